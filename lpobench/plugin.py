@@ -1,0 +1,131 @@
+"""Settings of plug-ins. No torch here: names, fields and defaults must be readable in milliseconds.
+
+A plug-in is a frozen settings object. Its fields are the command line's `--set` keys, the recipe's keys and
+the record's keys, and the line under a field is its help text. What needs weights is made by `load`, which
+imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from lpobench.sampling.policy import Policy
+    from lpobench.types import Backbone, Context, Evaluator, RewardModel, Rows
+
+Need = Literal["prompts", "pairs", "reward"]
+
+
+class UserError(ValueError):
+    """Something the user can mend. `exit_code` is the command line's, see lpobench/cli/exits.py."""
+
+    exit_code = 2
+
+
+class MissingAsset(UserError):
+    """Weights, data or a package that is not on this machine; the message says how to supply it."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one score column means."""
+
+    low: float
+    high: float
+    higher_is_better: bool
+    unit: str
+    source: str
+    """Citation, or the rule in one line."""
+
+
+class Settings(BaseModel):
+    """Frozen, closed to unknown keys, documented by the string under each field."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: object) -> object:
+        """TOML has no null: the text "none" stands for it where a setting may be None."""
+        if not isinstance(values, dict):
+            return values
+        optional = {
+            name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)
+        }
+        return {key: None if key in optional and value == "none" else value for key, value in values.items()}
+
+
+class BackboneSettings(Settings):
+    """A text-to-image diffusion model."""
+
+    @property
+    def latent_space(self) -> str:
+        """Name of the autoencoder's latent space; a latent reward must read the same one."""
+        raise NotImplementedError
+
+    def assets(self) -> dict[str, Path]:
+        """What it reads from disk: a word for it, and where it should be."""
+        return {}
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
+        raise NotImplementedError
+
+
+class RewardSettings(Settings):
+    """A step-level reward model."""
+
+    @property
+    def latent_space(self) -> str | None:
+        """Latent space it reads, known without reading weights; None when it reads images.
+
+        Raises MissingAsset where only the weights' folder can tell, and it is not there.
+        """
+        return None
+
+    def assets(self) -> dict[str, Path]:
+        """What it reads from disk: a word for it, and where it should be."""
+        return {}
+
+    def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> RewardModel:
+        raise NotImplementedError
+
+
+class MethodSettings(Settings):
+    """A training method. The settings object is the live object: `collect` and `loss` read its knobs."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    trains: ClassVar[bool] = True
+    """False for a baseline: `collect` and `loss` are never called."""
+
+    def denoiser_calls(self, policy: Policy) -> tuple[int, int]:
+        """Denoiser forward passes of one `collect` (a reward's own are its own business) and of one `loss`."""
+        raise NotImplementedError
+
+    def collect(self, ctx: Context) -> Rows:
+        """Rows to train on, from one batch of prompts or pairs. Called under no_grad by the training loop."""
+        raise NotImplementedError
+
+    def loss(self, policy: Policy, rows: Rows) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Scalar loss of a minibatch (a mean over rows) and scalar tensors to log."""
+        raise NotImplementedError
+
+
+class EvaluatorSettings(Settings):
+    """A scorer of finished images."""
+
+    version: ClassVar[str]
+    metrics: ClassVar[dict[str, Metric]]
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> Evaluator:
+        raise NotImplementedError
