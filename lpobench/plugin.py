@@ -8,7 +8,7 @@ imports what it needs when it is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -99,6 +99,16 @@ class RewardSettings(Settings):
 
     def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> RewardModel:
         raise NotImplementedError
+
+    def training_data(self) -> dict[str, Path]:
+        """Files and folders `train` reads: their contents decide whether an earlier training may be reused."""
+        return {}
+
+    def train(
+        self, backbone: Backbone, folder: Path, *, seed: int, device: torch.device, dtype: torch.dtype
+    ) -> Self:
+        """Train into `folder`, which may hold an unfinished training; returns settings that load the result."""
+        raise UserError(f"reward {type(self).__name__} has no training; run it without --train-reward")
 
 
 class MethodSettings(Settings):

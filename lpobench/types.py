@@ -104,7 +104,7 @@ class RewardModel(Protocol):
 
     latent_space: str | None
 
-    def score(self, noisy: Noisy) -> Float[Tensor, "n"]: ...
+    def score(self, noisy: Noisy) -> Float[Tensor, " n"]: ...
 
 
 @runtime_checkable

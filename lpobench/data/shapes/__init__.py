@@ -15,5 +15,10 @@ def prompts(split: Split, num: int, seed: int) -> list[Prompt]:
     has its own noise.
     """
     rng = np.random.default_rng(seed)
-    scenes = [sample_scene(split, rng, TASKS[i % len(TASKS)] if split == "eval" else None) for i in range(num)]
-    return [Prompt(scene.text, f"shapes-{split}-{seed}-{i:05d}", {"task": scene.task}) for i, scene in enumerate(scenes)]
+    scenes = [
+        sample_scene(split, rng, TASKS[i % len(TASKS)] if split == "eval" else None) for i in range(num)
+    ]
+    return [
+        Prompt(scene.text, f"shapes-{split}-{seed}-{i:05d}", {"task": scene.task})
+        for i, scene in enumerate(scenes)
+    ]

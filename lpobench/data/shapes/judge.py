@@ -155,14 +155,22 @@ def _checks(scene: Scene, found: list[Found]) -> dict[str, float]:
     }
     if things[0].color:
         checks["color"] = _matched([o.color for o in things], [o.color for o in found])
-        checks["binding"] = _matched([(o.shape, o.color) for o in things], [(o.shape, o.color) for o in found])
+        checks["binding"] = _matched(
+            [(o.shape, o.color) for o in things], [(o.shape, o.color) for o in found]
+        )
     if scene.size:
         radius = max((o.radius for o in found), default=0.0)
         checks["size"] = float(0 < radius < SMALL_BELOW if scene.size == "small" else radius > LARGE_ABOVE)
     if scene.relation:
-        first, second = ([o for o in found if o.shape == t.shape and t.color in (None, o.color)] for t in things)
+        first, second = (
+            [o for o in found if o.shape == t.shape and t.color in (None, o.color)] for t in things
+        )
         checks["relation"] = float(
-            any(related((a.x, a.y), (b.x, b.y), scene.relation, margin=6, slope=1.0) for a in first for b in second)
+            any(
+                related((a.x, a.y), (b.x, b.y), scene.relation, margin=6, slope=1.0)
+                for a in first
+                for b in second
+            )
         )
     return checks
 

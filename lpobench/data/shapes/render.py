@@ -55,7 +55,9 @@ def _star_distance(x: ndarray, y: ndarray, outer: float, sharpness: float = 0.47
     return np.hypot(x - edge_x * along, y - edge_y * along) * np.sign(y * edge_x - x * edge_y)
 
 
-def related(first: tuple[float, float], second: tuple[float, float], relation: Relation, margin: float, slope: float) -> bool:
+def related(
+    first: tuple[float, float], second: tuple[float, float], relation: Relation, margin: float, slope: float
+) -> bool:
     """Does the first centre stand in the relation to the second, by `margin` pixels and clearly along that axis?"""
     dx, dy = second[0] - first[0], second[1] - first[1]
     along = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[relation]
@@ -101,7 +103,11 @@ def _background(rng: np.random.Generator) -> Float[ndarray, "64 64 3"]:
     tint = hsv(rng.random(), rng.uniform(0, 0.12), value)
     kind, depth, angle = rng.integers(3), rng.uniform(0.05, 0.2), rng.uniform(0, 2 * math.pi)
     across, down = (COLUMNS - SIDE / 2) / SIDE, (ROWS - SIDE / 2) / SIDE
-    shade = (np.zeros_like(across), across * math.cos(angle) + down * math.sin(angle), np.hypot(across, down) - 0.4)[kind]
+    shade = (
+        np.zeros_like(across),
+        across * math.cos(angle) + down * math.sin(angle),
+        np.hypot(across, down) - 0.4,
+    )[kind]
     return tint + depth * shade[..., None]
 
 
@@ -110,7 +116,9 @@ def render(placed: list[Placed], rng: np.random.Generator) -> Float[ndarray, "64
     image = _background(rng)
     softness = rng.choice([1.0, 1.0, 1.5, 2.5])
     for item in placed:
-        fill = hsv(HUES[item.color] + rng.uniform(-0.012, 0.012), rng.uniform(0.65, 1.0), rng.uniform(0.65, 1.0))
+        fill = hsv(
+            HUES[item.color] + rng.uniform(-0.012, 0.012), rng.uniform(0.65, 1.0), rng.uniform(0.65, 1.0)
+        )
         turn = rng.uniform(-0.1, 0.1)
         x, y = COLUMNS - item.x, ROWS - item.y
         x, y = math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x

@@ -59,7 +59,9 @@ class Scene:
         The rule ignores the order of the objects, so the same scene told the other way round ("a star above a
         circle", "a circle below a star") falls on the same side.
         """
-        index = sum(SHAPES.index(o.shape) + (1 + COLORS.index(o.color) if o.color else 0) for o in self.things)
+        index = sum(
+            SHAPES.index(o.shape) + (1 + COLORS.index(o.color) if o.color else 0) for o in self.things
+        )
         size = 1 + SIZES.index(self.size) if self.size else 0
         axis = 1 + RELATIONS.index(self.relation) // 2 if self.relation else 0
         return (index + size + axis) % 5 == 0

@@ -1,0 +1,65 @@
+"""`lpobench list`: everything that has a name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lpobench import registry
+from lpobench.cli.options import Json
+from lpobench.cli.output import columns, heading, show, show_json
+from lpobench.draft import built_in_recipes
+from lpobench.plugin import UserError
+from lpobench.problems import hint
+from lpobench.sections import EvalSettings, LoraSettings, SamplingSettings, TrainSettings
+
+SECTIONS = {"sampling": SamplingSettings, "lora": LoraSettings, "train": TrainSettings, "eval": EvalSettings}
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Kind -> name -> one line about it."""
+    plugins = {kind: {name: _summary(kind, name) for name in registry.names(kind)} for kind in registry.KINDS}
+    recipes = {
+        name: _first_comment(path.read_text(encoding="utf-8")) for name, path in built_in_recipes().items()
+    }
+    sections = {name: (cls.__doc__ or "").split("\n")[0] for name, cls in SECTIONS.items()}
+    return {**plugins, "recipes": recipes, "sections": sections}
+
+
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="[KIND]", help="backbones, rewards, methods, evaluators, recipes, sections."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List everything that has a name.
+
+    Plug-ins, built-in recipes and the sections of settings, with a line about each.
+    """
+    known = catalogue()
+    if kind is not None and kind not in known:
+        raise UserError(f'unknown kind "{kind}"; {hint(kind, known)}')
+    chosen = known if kind is None else {kind: known[kind]}
+    if as_json:
+        return show_json(chosen)
+    for number, (title, entries) in enumerate(chosen.items()):
+        if number:
+            show()
+        heading(title)
+        columns(entries.items())
+    return None
+
+
+def _summary(kind: registry.Kind, name: str) -> str:
+    """A plug-in that cannot be imported is listed with the reason."""
+    try:
+        return registry.summary(kind, name)
+    except UserError as error:
+        return f"unusable: {error}"
+
+
+def _first_comment(text: str) -> str:
+    first = text.split("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

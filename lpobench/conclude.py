@@ -1,0 +1,131 @@
+"""The end of a run: scores, sample grid and, last of all, the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lpobench.learning.train import TrainResult
+from lpobench.prepare import Parts
+from lpobench.records import provenance
+from lpobench.records.record import Protocol, RunRecord, inventory
+from lpobench.records.scores import FILE, write_scores
+from lpobench.records.stats import compare
+from lpobench.report.figures import Column, grid
+from lpobench.scoring.evaluate import LABELS, Scored, metrics_by_column
+from lpobench.scoring.variants import prompts_sha256
+from lpobench.slots import name_of
+
+GRID, LORA, METRICS = "grid.png", "lora", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found."""
+
+    started: datetime
+    limit: int | None
+    training: TrainResult | None
+    base: Scored
+    base_reused: bool
+    method: Scored
+    """The base again when nothing was trained."""
+
+
+def conclude(parts: Parts, folder: Path, outcome: Outcome) -> RunRecord:
+    """Write scores.csv, grid.png and record.json into the run folder."""
+    variants = {"none": outcome.base}
+    if outcome.training:
+        variants[name_of(parts.spec.method)] = outcome.method
+    metrics = metrics_by_column(parts.evaluators)
+    tables = [scored.table.assign(variant=name) for name, scored in variants.items()]
+    scores = pd.concat(tables, ignore_index=True)[[*LABELS, *metrics]]
+    write_scores(scores, folder / FILE)
+    check = next((name for name in metrics if scores[name].isin((0.0, 1.0)).all()), None)
+    draw(folder / GRID, variants, check)
+    return record_of(parts, folder, outcome, check).write(folder)
+
+
+def record_of(parts: Parts, folder: Path, outcome: Outcome, check: str | None) -> RunRecord:
+    """The record of a run whose files are in its folder."""
+    spec, device, protocol = parts.spec, parts.policy.backbone.device, protocol_of(parts)
+    higher_is_better = {name: m.higher_is_better for name, m in metrics_by_column(parts.evaluators).items()}
+    metrics, groups = compare(outcome.base.table, outcome.method.table, higher_is_better, protocol)
+    return RunRecord(
+        id=folder.name,
+        spec=spec.model_dump(mode="json"),
+        backbone=name_of(spec.backbone),
+        method=name_of(spec.method),
+        reward=name_of(spec.reward) if spec.reward else None,
+        seed=spec.seed,
+        limit=outcome.limit,
+        trained=outcome.training is not None,
+        trained_reward=parts.trained_reward,
+        base=parts.base,
+        started=outcome.started,
+        finished=datetime.now(UTC),
+        versions=provenance.versions(),
+        git=provenance.git_state(),
+        device=device_name(device),
+        costs=parts.costs.phases,
+        reused=tuple(name for name in ("generate none", "evaluate none") if outcome.base_reused),
+        peak_memory_bytes=peak_memory(device),
+        protocol=protocol,
+        metrics=metrics,
+        groups=groups,
+        check=check,
+        training=asdict(outcome.training) if outcome.training else None,
+        files=inventory(folder, (FILE, GRID, METRICS, LORA)),
+    )
+
+
+def protocol_of(parts: Parts) -> Protocol:
+    """How this run's images are made and scored."""
+    settings, prompts = parts.spec.eval, parts.eval_prompts
+    return Protocol(
+        source=settings.prompts,
+        num_prompts=len(prompts),
+        num_texts=len({prompt.text for prompt in prompts}),
+        prompts_sha256=prompts_sha256(prompts),
+        images_per_prompt=settings.images_per_prompt,
+        num_steps=settings.num_steps,
+        guidance_scale=settings.guidance_scale,
+        seed=settings.seed,
+        confidence=settings.confidence,
+        bootstrap_samples=settings.bootstrap_samples,
+        evaluators={name: evaluator.version for name, evaluator in parts.evaluators.items()},
+    )
+
+
+def draw(path: Path, variants: Mapping[str, Scored], check: str | None) -> None:
+    """The sample grid: the kept pictures of every variant, marked with the yes/no metric if there is one."""
+    shown = list(next(iter(variants.values())).pictures)
+    if not shown:
+        return
+    captions: dict[str, str] = {}
+    columns = []
+    for name, scored in variants.items():
+        first = scored.table[scored.table["image"] == 0].set_index("prompt_id").loc[shown]
+        captions = first["prompt"].to_dict()
+        passed = None if check is None else (first[check] == 1).to_list()
+        columns.append(Column(name, np.stack([scored.pictures[prompt_id] for prompt_id in shown]), passed))
+    grid(path, columns, [captions[prompt_id] for prompt_id in shown])
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes torch allocated on the accelerator when there is one, else resident memory of the process."""
+    return (
+        torch.cuda.max_memory_allocated(device) if device.type == "cuda" else provenance.peak_resident_bytes()
+    )

@@ -1,0 +1,5 @@
+"""From scores to a trained policy: rows, preferences, objectives, the loop. Torch loads on first use."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,189 @@
+"""The moves of a training run: collect a round, take an update, save, resume."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor
+
+from lpobench.learning import setup
+from lpobench.learning.batches import PromptCursor, parts, rows_for_update, shuffled
+from lpobench.learning.metrics import MetricsLog
+from lpobench.learning.state import StateFiles, TrainState
+from lpobench.plugin import MethodSettings, UserError
+from lpobench.spec import TrainSettings
+from lpobench.types import Context, Rows
+
+MAX_EMPTY_ROUNDS = 20
+
+
+class NonFiniteLoss(UserError):
+    """The loss or its gradient is nan or infinite. Raised before the optimiser step: no weight has moved."""
+
+    exit_code = 4
+
+
+class EmptyRounds(UserError):
+    """Round after round gives nothing to train on."""
+
+    exit_code = 4
+
+
+@dataclass
+class Loop:
+    """The live objects of one run, and its moves. Between two moves it can be saved."""
+
+    method: MethodSettings
+    ctx: Context
+    settings: TrainSettings
+    seed: int
+    cursor: PromptCursor
+    accelerator: Accelerator
+    optimizer: AcceleratedOptimizer
+    files: StateFiles
+    state: TrainState = field(default_factory=TrainState)
+    saved: int | None = None
+    """Update of the newest checkpoint on disk."""
+    resumed_from: int | None = None
+
+    @classmethod
+    def start(
+        cls,
+        method: MethodSettings,
+        ctx: Context,
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        seed: int,
+        prompts: list[str],
+        fingerprint: str,
+    ) -> "Loop":
+        """Everything set up, and restored if there is something to restore."""
+        cursor = ctx.next_prompts = PromptCursor(prompts, settings.prompts_per_round, seed)
+        accelerator = setup.accelerator(settings, ctx.policy.backbone.device)
+        optimizer = accelerator.prepare(setup.adamw(ctx.policy.adapters, settings))
+        if settings.gradient_checkpointing:
+            ctx.policy.backbone.denoiser.enable_gradient_checkpointing()
+        keep, scaler = settings.keep_checkpoints, accelerator.scaler
+        files = StateFiles(folder / "checkpoints", keep, fingerprint, method, ctx, optimizer, scaler)
+        run = cls(method, ctx, settings, seed, cursor, accelerator, optimizer, files)
+        run.resume()
+        return run
+
+    def resume(self) -> None:
+        restored = self.files.restore()
+        if restored is None:
+            return
+        if restored.update > self.settings.num_updates:
+            raise UserError(
+                f"{self.files.root} is at update {restored.update}, train.num_updates is "
+                f"{self.settings.num_updates}: choose another --out, or --no-resume"
+            )
+        self.state, self.cursor.taken = restored, restored.prompts_taken
+        self.saved = self.resumed_from = restored.update
+        print(f"resuming at update {restored.update} of {self.settings.num_updates}", file=sys.stderr)
+
+    def collect(self) -> None:
+        """One round of rows, shuffled. Sampled in the precision of the updates, so that ratios start at 1."""
+        with self._phase("collect"), torch.no_grad(), self.accelerator.autocast():
+            rows = self.method.collect(self.ctx)
+        state, num = self.state, len(rows)
+        order = shuffled(num, self.seed, "rows", state.round)
+        state.round += 1
+        state.prompts_taken = self.cursor.taken
+        state.collected += num
+        state.round_rows = num
+        state.pending = rows.take(order) if num else None
+        state.empty_rounds = 0 if num else state.empty_rounds + 1
+        if num == 0:
+            print(f"round {state.round} gave no rows to train on", file=sys.stderr)
+        if state.empty_rounds == MAX_EMPTY_ROUNDS:
+            raise EmptyRounds(
+                f"{MAX_EMPTY_ROUNDS} rounds in a row gave no rows to train on (update {state.update}, "
+                f"round {state.round}): is the reward flat, or the method's threshold too high?"
+            )
+
+    def update(self) -> dict[str, int | float]:
+        """One optimiser step on the next rows of the round; returns its line of metrics.jsonl."""
+        began, state = time.perf_counter(), self.state
+        assert state.pending is not None
+        left = len(state.pending)
+        num = rows_for_update(left, self.settings.minibatch * self.settings.gradient_accumulation)
+        with self._phase("update"):
+            means = self._backward(state.pending.take(torch.arange(num)))
+            values = _to_floats({**means, "grad_norm": self._clip()})
+            self._guard(values)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        state.update += 1
+        state.trained += num
+        state.pending = state.pending.take(torch.arange(num, left)) if num < left else None
+        place = {"update": state.update, "round": state.round, "round_rows": state.round_rows, "rows": num}
+        return {**place, **values, "seconds": time.perf_counter() - began}
+
+    def save(self, metrics: MetricsLog) -> None:
+        """A checkpoint of this update, unless there is one."""
+        if self.saved == self.state.update:
+            return
+        with self._phase("checkpoint"):
+            metrics.sync()
+            self.files.save(self.state)
+        self.saved = self.state.update
+
+    def _backward(self, rows: Rows) -> dict[str, Tensor]:
+        """Gradient of the mean loss over rows, part by part; means of the loss and of what else is logged."""
+        means: dict[str, Tensor] = {}
+        for part, share in parts(rows, self.settings.minibatch):
+            with self.accelerator.autocast():
+                loss, logs = self.method.loss(self.ctx.policy, part.to(self.ctx.policy.backbone.device))
+            self.accelerator.backward(share * loss)
+            for name, value in {"loss": loss, **logs}.items():
+                means[name] = means.get(name, 0) + share * value.detach().float()
+        return means
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient to norm `max_grad_norm` where it is longer; the norm before that."""
+        limit = self.settings.max_grad_norm
+        return self.accelerator.clip_grad_norm_(
+            self.ctx.policy.adapters, math.inf if limit is None else limit
+        )
+
+    def _guard(self, values: dict[str, float]) -> None:
+        """Stop on a loss or gradient that is not finite, save an overflow that fp16's scaler will mend."""
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if "loss" not in bad and ("grad_norm" not in bad or self._scaled_up()):
+            return
+        terms = ", ".join(f"{name} is {value}" for name, value in bad.items())
+        raise NonFiniteLoss(
+            f"update {self.state.update + 1}: {terms}; stopped before the optimiser step. "
+            "Try a lower train.learning_rate or train.precision fp32"
+        )
+
+    def _scaled_up(self) -> bool:
+        """Whether the gradient is scaled up: the scaler skips a step that overflows, and halves the scale."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() >= 1
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        """Book wall time and denoiser work to a phase."""
+        policy, state = self.ctx.policy, self.state
+        began, calls, rows = time.perf_counter(), policy.calls, policy.rows
+        yield
+        state.seconds[name] = state.seconds.get(name, 0.0) + time.perf_counter() - began
+        state.denoiser_calls[name] = state.denoiser_calls.get(name, 0) + policy.calls - calls
+        state.denoiser_rows[name] = state.denoiser_rows.get(name, 0) + policy.rows - rows
+
+
+def _to_floats(values: dict[str, Tensor]) -> dict[str, float]:
+    """All of an update's numbers in one transfer from the device."""
+    device = values["loss"].device
+    together = torch.stack([value.detach().float().to(device) for value in values.values()])
+    return dict(zip(values, together.tolist(), strict=True))

@@ -1,0 +1,45 @@
+"""Before the first update: accelerator, optimiser, seeds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from lpobench.learning.batches import derive_seed
+from lpobench.plugin import UserError
+from lpobench.spec import TrainSettings
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def accelerator(settings: TrainSettings, device: torch.device) -> Accelerator:
+    """Mixed precision and gradient scaling. Raises UserError where the device cannot do the precision.
+
+    Accumulation is the loop's own: it knows how many rows each part has.
+    """
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise UserError('train.precision "fp16" needs a GPU; the cpu has "fp32" and "bf16"')
+    AcceleratorState._reset_state(reset_partial_state=True)  # a singleton; a process may train many runs
+    made = Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=device.type == "cpu")
+    if made.num_processes > 1:
+        raise UserError(f"training runs in one process, the launcher started {made.num_processes}")
+    return made
+
+
+def adamw(adapters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
+    """Constant learning rate, no warm-up, as released by LPO and SPO."""
+    return torch.optim.AdamW(
+        adapters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+
+
+@contextmanager
+def seeded(seed: int, generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """A seed for the method's generator and one for torch's own, which are put back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(seed, "torch"))
+        generator.manual_seed(derive_seed(seed, "method"))
+        yield

@@ -1,0 +1,123 @@
+"""What a training run must remember between two updates, and how it comes back from disk bit for bit."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+
+from lpobench.learning import checkpoint, tensors
+from lpobench.plugin import MethodSettings, UserError
+from lpobench.types import Context, Rows
+
+FORMAT = 1
+
+
+@dataclass
+class TrainState:
+    """Where the run is. The rest of its state is in the adapters, the optimiser and the generators."""
+
+    update: int = 0
+    """Optimiser steps taken."""
+    round: int = 0
+    """Rounds collected."""
+    empty_rounds: int = 0
+    """Rounds without rows since the last one with some."""
+    prompts_taken: int = 0
+    round_rows: int = 0
+    """Rows of the current round, trained on or not."""
+    collected: int = 0
+    trained: int = 0
+    """Rows so far."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    denoiser_calls: dict[str, int] = field(default_factory=dict)
+    denoiser_rows: dict[str, int] = field(default_factory=dict)
+    """By phase: collect, update, checkpoint."""
+    pending: Rows | None = None
+    """Rows of the current round that are still to be trained on, in order."""
+
+
+@dataclass(frozen=True)
+class StateFiles:
+    """Saves a TrainState with the live objects that belong to it, and puts both back."""
+
+    root: Path
+    keep: int
+    fingerprint: str
+    method: MethodSettings
+    ctx: Context
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler | None
+
+    def save(self, state: TrainState) -> None:
+        """One checkpoint, named by its update. Raises StorageError, leaving the ones before."""
+        values = asdict(replace(state, pending=None))
+        del values["pending"]
+        scaler = self.scaler.state_dict() if self.scaler else None
+        document = {"format": FORMAT, "fingerprint": self.fingerprint, "state": values, "scaler": scaler}
+        files: dict[str, checkpoint.Content] = {
+            "adapters.safetensors": lambda: tensors.to_bytes(self._adapters()),
+            "optimizer.safetensors": lambda: tensors.to_bytes(
+                tensors.optimizer_tensors(self.optimizer, self._names())
+            ),
+            "random.safetensors": lambda: tensors.to_bytes(
+                tensors.random_states(self.ctx.generator, self._device())
+            ),
+        }
+        if state.pending is not None:
+            columns, strings = tensors.split_rows(state.pending)
+            document["rows"] = {"kind": tensors.kind_of(state.pending), "strings": strings}
+            files["rows.safetensors"] = partial(tensors.to_bytes, columns)
+        files["state.json"] = json.dumps(document).encode()
+        checkpoint.save(self.root, state.update, files, self.keep)
+
+    def restore(self) -> TrainState | None:
+        """The newest state that verifies, the live objects set to it; None if there is none."""
+        folder = checkpoint.newest(self.root)
+        if folder is None:
+            return None
+        document = json.loads((folder / "state.json").read_bytes())
+        self._check(folder, document)
+        self._load_adapters(tensors.from_file(folder / "adapters.safetensors"))
+        optimizer = tensors.from_file(folder / "optimizer.safetensors")
+        tensors.load_optimizer(self.optimizer, self._names(), optimizer)
+        tensors.load_random_states(
+            tensors.from_file(folder / "random.safetensors"), self.ctx.generator, self._device()
+        )
+        if self.scaler:
+            self.scaler.load_state_dict(document["scaler"])
+        return TrainState(**document["state"], pending=self._rows(folder, document.get("rows")))
+
+    def _check(self, folder: Path, document: dict) -> None:
+        if document["format"] != FORMAT:
+            raise UserError(
+                f"{folder} has format {document['format']}, this version reads {FORMAT}: use --no-resume"
+            )
+        if document["fingerprint"] != self.fingerprint:
+            raise UserError(
+                f"{folder} belongs to run {document['fingerprint']}, this is run {self.fingerprint}: "
+                "choose another --out, or --no-resume"
+            )
+
+    def _rows(self, folder: Path, saved: dict | None) -> Rows | None:
+        if saved is None:
+            return None
+        columns = tensors.from_file(folder / "rows.safetensors")
+        return tensors.rows_class(saved["kind"], self.method)(**columns, **saved["strings"])
+
+    def _adapters(self) -> dict[str, Tensor]:
+        return dict(zip(self._names(), self.ctx.policy.adapters, strict=True))
+
+    @torch.no_grad()
+    def _load_adapters(self, saved: dict[str, Tensor]) -> None:
+        for name, parameter in self._adapters().items():
+            parameter.copy_(saved[name])
+
+    def _names(self) -> list[str]:
+        return tensors.names_of(self.ctx.policy.adapters, self.ctx.policy.backbone.denoiser)
+
+    def _device(self) -> torch.device:
+        return self.ctx.policy.backbone.device

@@ -1,0 +1,221 @@
+"""RunRecord: everything a table needs to be trusted and traced, as one JSON document.
+
+A record is written once, at the end of a run whose every step succeeded, by renaming a finished file into
+place: a run folder without one is an unfinished run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from lpobench.plugin import MissingAsset, Settings, UserError
+
+SCHEMA_VERSION = 1
+FILE = "record.json"
+
+
+class Paired(Settings):
+    """One metric of the base and of the method, over the same prompts and the same noise."""
+
+    mean_base: float
+    mean_method: float
+    difference: float
+    """Mean over prompts of method minus base."""
+    low: float | None
+    """Lower end of the confidence interval of the difference; None with fewer than two prompts."""
+    high: float | None
+    win_rate: float
+    """Share of prompts on which the method is the better of the two; a tie counts one half."""
+    num_prompts: int
+    higher_is_better: bool = True
+
+
+class Group(Settings):
+    """Means of one metric over the prompts of one task."""
+
+    num_prompts: int
+    mean_base: float
+    mean_method: float
+
+
+class Cost(Settings):
+    """What one phase took, summed over the attempts of an interrupted run."""
+
+    seconds: float = 0.0
+    calls: int = 0
+    """Forward passes of the denoiser."""
+    rows: int = 0
+    """Latents that went through it; guidance doubles rows, not calls."""
+
+
+class Protocol(Settings):
+    """How the images were made and scored. Numbers of two protocols are not comparable."""
+
+    source: str
+    """Name or file the prompts came from."""
+    num_prompts: int
+    num_texts: int
+    """Distinct texts among them; the bootstrap resamples these."""
+    prompts_sha256: str
+    images_per_prompt: int
+    num_steps: int
+    guidance_scale: float
+    seed: int
+    confidence: float
+    bootstrap_samples: int
+    evaluators: dict[str, str]
+    """Version of each evaluator."""
+
+
+class Git(Settings):
+    """State of the working tree the code ran from."""
+
+    commit: str
+    dirty: bool
+
+
+class RunRecord(Settings):
+    """One finished run."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    status: Literal["complete"] = "complete"
+    spec: dict[str, Any]
+    """The run's specification: what `lpobench show` prints."""
+    backbone: str
+    method: str
+    reward: str | None
+    seed: int
+    """Training seed."""
+    limit: int | None
+    """The --limit it was run with: for trying things, not for tables."""
+    trained: bool
+    """False when the method trains nothing: then `none` is compared with itself."""
+    trained_reward: str | None
+    """Name in the cache of the reward model that --train-reward trained; None when the reward was given."""
+    base: str
+    """Fingerprint of the untouched backbone: equal for runs from the same weights in the same precision."""
+    started: datetime
+    finished: datetime
+    versions: dict[str, str]
+    git: Git | None
+    """None when the code does not run from a git working tree."""
+    device: str
+    costs: dict[str, Cost]
+    """Per phase, in the order they ran."""
+    reused: tuple[str, ...]
+    """Phases whose result an earlier run had already made; they cost this run nothing."""
+    peak_memory_bytes: int
+    """Of the accelerator when there is one, else resident memory of the process."""
+    protocol: Protocol
+    metrics: dict[str, Paired]
+    groups: dict[str, dict[str, Group]]
+    """Metric, then task."""
+    check: str | None
+    """The yes/no metric that is marked in the grid and shown by task."""
+    training: dict[str, Any] | None
+    """Summary by the training loop."""
+    files: dict[str, str]
+    """SHA-256 of every file the run made, by path inside its folder."""
+    folder: Path | None = Field(default=None, exclude=True)
+    """Where it was read from or written to."""
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Wall seconds per phase."""
+        return {name: cost.seconds for name, cost in self.costs.items()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every file it lists is in its folder, unchanged."""
+        return self.folder is not None and not self.damaged()
+
+    def damaged(self) -> list[str]:
+        """Listed files that are missing or changed."""
+        made = {name: self.folder / name for name in self.files}
+        return [name for name, path in made.items() if not path.is_file() or sha256(path) != self.files[name]]
+
+    def write(self, folder: Path) -> Self:
+        """Write record.json into the run folder, atomically; returns the record that knows its folder."""
+        write_atomic(folder / FILE, self.model_dump_json(indent=2) + "\n")
+        return self.model_copy(update={"folder": folder})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in a run folder, or the record file itself. Raises UserError, MissingAsset."""
+        path = path / FILE if path.is_dir() else path
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise MissingAsset(f"no record at {path}; a run writes one when it has finished") from None
+        try:
+            document = json.loads(text)
+            version = document["schema_version"]
+            if version <= SCHEMA_VERSION:
+                return cls.model_validate(document | {"folder": path.parent})
+        except ValidationError as reason:
+            where, what = reason.errors()[0]["loc"], reason.errors()[0]["msg"]
+            raise UserError(f"{path} is not a run record: {'.'.join(map(str, where))}: {what}") from None
+        except (json.JSONDecodeError, TypeError, KeyError):
+            raise UserError(f"{path} is not a run record: no JSON object with a schema_version") from None
+        raise UserError(
+            f"{path} has schema version {version}, this lpobench reads up to {SCHEMA_VERSION}; upgrade"
+        )
+
+
+def run_name(run_id: str, limit: int | None = None, train_reward: bool = False) -> str:
+    """Folder name of a run: its spec's id, and what else it was started with that changes its result."""
+    return f"{run_id}{'-own-reward' if train_reward else ''}{'' if limit is None else f'-limit{limit}'}"
+
+
+def read_all(root: Path) -> list[RunRecord]:
+    """Every record below a folder of runs, by id."""
+    return [RunRecord.read(path) for path in sorted(root.glob(f"*/{FILE}"))]
+
+
+def find_complete(folder: Path) -> RunRecord | None:
+    """The record of a finished run whose files are all there, if the folder holds one."""
+    if not (folder / FILE).exists():
+        return None
+    record = RunRecord.read(folder)
+    return record if record.complete else None
+
+
+def inventory(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the named files and of every file below the named folders, as far as they exist."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path) for name in names for path in _files(folder / name)
+    }
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that readers see the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from sorted(p for p in path.rglob("*") if p.is_file())

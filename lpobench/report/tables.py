@@ -1,0 +1,192 @@
+"""Comparison tables. Metrics are rows, so that a table fits 80 columns however many metrics there are.
+
+Every table is made once as headers and text cells, then shown by rich or written as markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import starmap
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group as Stack
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lpobench.records.record import Cost, Paired, Protocol, RunRecord
+
+if TYPE_CHECKING:
+    from lpobench.records.stats import Pooled
+
+
+@dataclass(frozen=True)
+class Section:
+    """Headers and cells; the first column is text, the others are numbers."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    """A line below."""
+
+
+def comparison(record: RunRecord) -> Stack:
+    """The run against the untouched base: scores, scores by task, costs."""
+    return _stack(_header(record), _sections(record))
+
+
+def to_markdown(record: RunRecord) -> str:
+    """The same table as markdown."""
+    return _markdown(_header(record), _sections(record))
+
+
+def pooled_comparison(pooled: Pooled) -> Stack:
+    """The same runs over several training seeds, against the untouched base."""
+    return _stack(_pooled_header(pooled), _pooled_sections(pooled))
+
+
+def pooled_markdown(pooled: Pooled) -> str:
+    """The same table as markdown."""
+    return _markdown(_pooled_header(pooled), _pooled_sections(pooled))
+
+
+def _header(record: RunRecord) -> list[str]:
+    reward = f", reward {record.reward}" if record.reward else ""
+    trained = " trained by this run" if record.trained_reward else ""
+    lines = [f"{record.method} on {record.backbone}{reward}{trained}", _protocol(record, "1 training seed")]
+    if record.limit is not None:
+        lines.append(f"cut short by --limit {record.limit}: for trying things, not a result")
+    return [*lines, f"record {record.id}"]
+
+
+def _pooled_header(pooled: Pooled) -> list[str]:
+    first = pooled.records[0]
+    seeds = ", ".join(str(record.seed) for record in pooled.records)
+    lines = _header(first)
+    lines[1] = _protocol(first, f"{len(pooled.records)} training seeds ({seeds}), averaged per prompt")
+    return [*lines[:-1], *(f"record {record.id}" for record in pooled.records)]
+
+
+def _protocol(record: RunRecord, seeds: str) -> str:
+    protocol = record.protocol
+    versions = ", ".join(f"{name} {version}" for name, version in protocol.evaluators.items())
+    images = "image" if protocol.images_per_prompt == 1 else "images"
+    texts = "" if protocol.num_texts == protocol.num_prompts else f" ({protocol.num_texts} texts)"
+    return (
+        f"{protocol.num_prompts} {protocol.source} prompts{texts} x {protocol.images_per_prompt} {images}, "
+        f"{protocol.num_steps} steps, guidance {protocol.guidance_scale:g}, noise seed {protocol.seed}; "
+        f"scored by {versions}; {seeds}; intervals by bootstrap over prompts"
+    )
+
+
+def _sections(record: RunRecord) -> list[Section]:
+    sections = [_scores(record.metrics, record.method if record.trained else None, record.protocol)]
+    if record.check and record.groups.get(record.check):
+        sections.append(_tasks(record))
+    return [*sections, _costs(record)]
+
+
+def _scores(metrics: dict[str, Paired], method: str | None, protocol: Protocol) -> Section:
+    if method is None:
+        rows = [[_named(name, m), *_numbers([m.mean_base], m)] for name, m in metrics.items()]
+        return Section(["metric", "none"], rows)
+    headers = ["metric", "none", method, f"difference [{protocol.confidence:.0%} interval]", "win rate"]
+    rows = [
+        [_named(name, m), *_numbers([m.mean_base, m.mean_method], m), _difference(m), f"{m.win_rate:.1%}"]
+        for name, m in metrics.items()
+    ]
+    return Section(headers, rows)
+
+
+def _tasks(record: RunRecord) -> Section:
+    """The yes/no metric by task."""
+    scale = record.metrics[record.check]
+    method = [record.method] if record.trained else []
+    rows = [
+        [
+            task,
+            str(group.num_prompts),
+            *_numbers([group.mean_base, group.mean_method][: 1 + len(method)], scale),
+        ]
+        for task, group in record.groups[record.check].items()
+    ]
+    return Section([f"{record.check} by task", "prompts", "none", *method], rows)
+
+
+def _costs(record: RunRecord) -> Section:
+    def row(name: str, cost: Cost) -> list[str]:
+        if name in record.reused:
+            return [name, "reused", "", ""]
+        return [name, f"{cost.seconds:.1f} s", f"{cost.calls:,}", f"{cost.rows:,}"]
+
+    costs = record.costs
+    total = Cost(**{field: sum(getattr(c, field) for c in costs.values()) for field in Cost.model_fields})
+    rows = [*starmap(row, costs.items()), row("all", total)]
+    memory = f"peak memory {record.peak_memory_bytes / 2**30:.2f} GiB on {record.device}"
+    return Section(["phase", "time", "denoiser calls", "latents denoised"], rows, memory)
+
+
+def _pooled_sections(pooled: Pooled) -> list[Section]:
+    first = pooled.records[0]
+    rows = [
+        [
+            _named(name, metric),
+            *(f"{difference:+.{_decimals(metric)}f}" for difference in pooled.per_seed[name]),
+        ]
+        for name, metric in pooled.metrics.items()
+    ]
+    by_seed = Section(["difference by seed", *(str(record.seed) for record in pooled.records)], rows)
+    return [_scores(pooled.metrics, first.method, first.protocol), by_seed]
+
+
+def _named(name: str, metric: Paired) -> str:
+    return name if metric.higher_is_better else f"{name} (lower is better)"
+
+
+def _difference(metric: Paired) -> str:
+    decimals = _decimals(metric)
+    if metric.low is None or metric.high is None:
+        return f"{metric.difference:+.{decimals}f} [n/a]"
+    return f"{metric.difference:+.{decimals}f} [{metric.low:+.{decimals}f}, {metric.high:+.{decimals}f}]"
+
+
+def _numbers(values: Sequence[float], metric: Paired) -> list[str]:
+    return [f"{value:.{_decimals(metric)}f}" for value in values]
+
+
+def _decimals(metric: Paired) -> int:
+    """Digits after the point: a metric near 1 has four, one near 20 three, one near 500 two."""
+    size = max(abs(metric.mean_base), abs(metric.mean_method))
+    return 4 if size < 10 else 3 if size < 100 else 2
+
+
+def _stack(header: list[str], sections: list[Section]) -> Stack:
+    parts: list[RenderableType] = [Text(line) for line in header]
+    for section in sections:
+        parts += [Text(), _table(section), *([Text(section.note)] if section.note else [])]
+    return Stack(*parts)
+
+
+def _table(section: Section) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    for number, header in enumerate(section.headers):
+        table.add_column(
+            Text(header), justify="right" if number else "left", no_wrap=number > 0, overflow="fold"
+        )
+    for row in section.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _markdown(header: list[str], sections: list[Section]) -> str:
+    lines = [*(f"{line}  " for line in header)]
+    for section in sections:
+        lines += ["", _pipes(section.headers), _pipes(["---", *["---:"] * (len(section.headers) - 1)])]
+        lines += [*map(_pipes, section.rows), *(["", section.note] if section.note else [])]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

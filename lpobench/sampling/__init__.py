@@ -1,0 +1,7 @@
+"""From noise to latents: schedules, the Gaussian step, the policy, and the two rollouts. Torch loads on first
+use.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,191 @@
+"""The trained backbone, its frozen reference, and the Gaussian step they both define.
+
+Policy and reference are one set of weights: LoRA adapters on for the one, off for the other (LPO's released
+code keeps a second copy of the model). Conditional and unconditional branches run as one batch.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lpobench.plugin import UserError
+from lpobench.sampling.step import Rule, StepDistribution, transition
+from lpobench.types import Backbone, Conditioning
+
+CACHED_PROMPTS = 1024
+"""Encoded prompts kept, least recently used first to go; at SDXL's size 315 KB each."""
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """What a policy reads of SamplingSettings."""
+
+    num_steps: int
+    guidance_scale: float
+    rule: Rule
+    eta: float
+
+
+@runtime_checkable
+class Lora(Protocol):
+    """What a policy reads of LoraSettings."""
+
+    rank: int
+    alpha: int | None
+    init: Literal["gaussian"]
+
+
+class Policy:
+    """A backbone with trainable adapters, sampled with classifier-free guidance.
+
+    `calls` counts denoiser forward passes, `rows` the latents that went through them (guidance doubles rows,
+    not calls). `timesteps` and `stds` describe the sampling grid as Python floats, so that control flow reads
+    no device.
+    """
+
+    def __init__(self, backbone: Backbone, sampling: Sampling, lora: Lora | None = None, seed: int = 0):
+        self.backbone = backbone
+        self.num_steps, self.guidance_scale = sampling.num_steps, sampling.guidance_scale
+        self.rule, self.eta = sampling.rule, sampling.eta
+        _check_step(self.rule, self.eta, backbone)
+        self.timesteps: tuple[float, ...] = tuple(backbone.schedule.timesteps(self.num_steps).tolist())
+        self.stds: tuple[float, ...] = self._stds(self.num_steps)
+        self.dtype = next(backbone.denoiser.parameters()).dtype
+        # bfloat16 would round x_s by a tenth of the last steps' std: those models keep float32 latents
+        self.latent_dtype = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
+        self.calls = self.rows = 0
+        self._reference_depth = 0
+        self._encoded: dict[str, Conditioning] = {}
+        self._last: tuple[list[str], Conditioning | None] = ([], None)
+        backbone.denoiser.requires_grad_(False)
+        if lora is not None:
+            _add_lora(backbone, lora, seed)
+        self.adapters: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
+
+    def denoise(
+        self, latents: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], prompts: list[str]
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
+        """(x0, eps) at x_t, guided unless guidance_scale is 1. One forward pass either way."""
+        if self.guidance_scale == 1.0:
+            output = self._predict(latents, t, prompts)
+        else:
+            both = self._predict(latents.repeat(2, 1, 1, 1), t.repeat(2), [""] * len(prompts) + prompts)
+            negative, positive = both.chunk(2)
+            output = negative + self.guidance_scale * (positive - negative)
+        return self.backbone.schedule.split_prediction(output, latents, t)
+
+    def step(
+        self,
+        latents: Float[Tensor, "n c h w"],
+        t: Float[Tensor, " n"],
+        s: Float[Tensor, " n"],
+        prompts: list[str],
+        eta: float | None = None,
+    ) -> StepDistribution:
+        """pi(x_s | x_t, prompt); `eta` replaces the policy's own (0 is deterministic)."""
+        return self.step_from(*self.denoise(latents, t, prompts), t, s, eta)
+
+    def step_from(
+        self,
+        x0: Float[Tensor, "n c h w"],
+        eps: Float[Tensor, "n c h w"],
+        t: Float[Tensor, " n"],
+        s: Float[Tensor, " n"],
+        eta: float | None = None,
+    ) -> StepDistribution:
+        """The step that estimates made at x_t define."""
+        eta = self.eta if eta is None else eta
+        alpha_s, c, std = transition(self.backbone.schedule, t, s, self.rule, eta)
+        return StepDistribution(alpha_s * x0 + c * eps, std)
+
+    def conditioning(self, prompts: list[str]) -> Conditioning:
+        """Encoded prompts, one row each; each distinct prompt is encoded once, new ones in one batch."""
+        if self._last[1] is None or prompts != self._last[0]:
+            self._last = (list(prompts), self._gather(prompts))
+        return self._last[1]
+
+    @contextmanager
+    def reference(self) -> Iterator["Policy"]:
+        """Inside, the same weights act as the frozen reference: adapters off, no gradients. May be nested."""
+        trained = [p.requires_grad for p in self.adapters]
+        self._reference_depth += 1
+        if self.adapters and self._reference_depth == 1:
+            self.backbone.denoiser.disable_adapters()
+        try:
+            with torch.no_grad():
+                yield self
+        finally:
+            self._reference_depth -= 1
+            if self.adapters and self._reference_depth == 0:
+                self.backbone.denoiser.enable_adapters()
+                for parameter, flag in zip(self.adapters, trained, strict=True):
+                    parameter.requires_grad_(flag)  # peft switches them along with the adapters
+
+    def std_range(self, num_steps: int | None = None) -> tuple[float, float]:
+        """Smallest and largest std of a sampling run's stochastic steps."""
+        stochastic = [std for std in (self.stds if num_steps is None else self._stds(num_steps)) if std > 0]
+        if not stochastic:
+            raise UserError(
+                f"every {self.rule} step at eta {self.eta} is deterministic; training needs eta > 0"
+            )
+        return min(stochastic), max(stochastic)
+
+    def _predict(self, latents: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
+        self.calls += 1
+        self.rows += len(latents)
+        # t = -1, the end of some grids, is no timestep the denoiser knows
+        output = self.backbone.predict(latents.to(self.dtype), t.clamp(min=0), self.conditioning(prompts))
+        return output.to(torch.promote_types(output.dtype, torch.float32))
+
+    def _gather(self, prompts: list[str]) -> Conditioning:
+        distinct = dict.fromkeys(prompts)
+        unseen = [prompt for prompt in distinct if prompt not in self._encoded]
+        if unseen:
+            with torch.no_grad():
+                fresh = self.backbone.encode_prompt(unseen)
+            self._encoded |= {prompt: fresh.take(torch.tensor([i])) for i, prompt in enumerate(unseen)}
+        rows = [self._encoded[prompt] for prompt in prompts]
+        for prompt in distinct:  # most recently used last
+            self._encoded[prompt] = self._encoded.pop(prompt)
+        while len(self._encoded) > CACHED_PROMPTS:
+            del self._encoded[next(iter(self._encoded))]
+        return type(rows[0]).cat(rows)
+
+    def _stds(self, num_steps: int) -> tuple[float, ...]:
+        grid = self.backbone.schedule.timesteps(num_steps)
+        return tuple(
+            transition(self.backbone.schedule, grid[:-1], grid[1:], self.rule, self.eta)[2].flatten().tolist()
+        )
+
+
+def _check_step(rule: Rule, eta: float, backbone: Backbone) -> None:
+    if rule in ("flow_sde", "dance_sde") and backbone.schedule.prediction != "flow":
+        raise UserError(
+            f"rule {rule} is defined on flow backbones, {backbone.name} is not one; use ddim or cps"
+        )
+    if eta < 0 or (eta > 1 and rule in ("ddim", "cps")):
+        raise UserError(
+            f"eta {eta}: {rule} needs {'0 <= eta <= 1' if rule in ('ddim', 'cps') else 'eta >= 0'}"
+        )
+
+
+def _add_lora(backbone: Backbone, lora: Lora, seed: int) -> None:
+    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero)."""
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
+        init_lora_weights=lora.init,
+        target_modules=list(backbone.lora_targets),
+    )
+    with torch.random.fork_rng(devices=[backbone.device] if backbone.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        backbone.denoiser.add_adapter(config)
+    for parameter in backbone.denoiser.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))

@@ -1,0 +1,90 @@
+"""Scores of images: one row per image, one column per metric.
+
+Images are rounded to 8 bits first: what is scored is what a PNG of it would hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from lpobench.plugin import Metric
+from lpobench.scoring.generate import Batch
+from lpobench.types import Evaluator, Prompt
+
+LABELS = ("variant", "prompt_id", "image", "prompt", "task")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of many images, and some of the images."""
+
+    table: pd.DataFrame
+    """Columns prompt_id, image, prompt, task ("" without one), then one per metric (float64)."""
+    pictures: dict[str, UInt8[np.ndarray, "H W 3"]]
+    """The first image of each prompt that was to be kept, by prompt id."""
+
+
+def evaluate(
+    evaluators: Mapping[str, Evaluator], batches: Iterable[Batch], keep: Collection[str] = ()
+) -> Scored:
+    """Score every batch as it comes; `keep` lists ids of prompts whose first image is kept."""
+    tables, pictures, columns = [], {}, metric_columns(evaluators)
+    for batch in batches:
+        images = to_bytes(batch.images)
+        exact = batch.images.new_tensor(images).movedim(-1, 1) / 255
+        scores = [_score(name, evaluator, exact, batch.prompts) for name, evaluator in evaluators.items()]
+        values = pd.concat(scores, axis=1)[list(columns)].set_axis(list(columns.values()), axis=1)
+        tables.append(pd.concat([_labels(batch), values.astype(float)], axis=1))
+        for prompt, index, image in zip(batch.prompts, batch.indices, images, strict=True):
+            if index == 0 and prompt.id in keep:
+                pictures[prompt.id] = image
+    return Scored(pd.concat(tables, ignore_index=True), pictures)
+
+
+def metric_columns(evaluators: Mapping[str, Evaluator]) -> dict[tuple[str, str], str]:
+    """(evaluator, metric) -> column: the metric's name, or `evaluator.metric` where that name is taken."""
+    names = [metric for evaluator in evaluators.values() for metric in evaluator.metrics]
+    taken = {*LABELS, *(name for name in names if names.count(name) > 1)}
+    return {
+        (owner, metric): f"{owner}.{metric}" if metric in taken else metric
+        for owner, evaluator in evaluators.items()
+        for metric in evaluator.metrics
+    }
+
+
+def metrics_by_column(evaluators: Mapping[str, Evaluator]) -> dict[str, Metric]:
+    """What each metric column means."""
+    return {
+        column: evaluators[owner].metrics[metric]
+        for (owner, metric), column in metric_columns(evaluators).items()
+    }
+
+
+def to_bytes(images: Float[Tensor, "n 3 H W"]) -> UInt8[np.ndarray, "n H W 3"]:
+    """8-bit pictures of images in [0, 1]."""
+    return (images.movedim(1, -1).float() * 255).round().byte().cpu().numpy()
+
+
+def _labels(batch: Batch) -> pd.DataFrame:
+    rows = [
+        {"prompt_id": prompt.id, "image": index, "prompt": prompt.text, "task": prompt.tags.get("task", "")}
+        for prompt, index in zip(batch.prompts, batch.indices, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _score(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:
+    """One evaluator's columns, as (evaluator, metric); an evaluator that breaks its contract is named."""
+    scores = evaluator.score(images, prompts)[list(evaluator.metrics)].reset_index(drop=True)
+    if len(scores) != len(prompts):
+        raise RuntimeError(f"evaluator {name} gave {len(scores)} rows for {len(prompts)} images")
+    bad = [metric for metric in scores if not np.isfinite(scores[metric].to_numpy(float)).all()]
+    if bad:
+        raise RuntimeError(f"evaluator {name}: {', '.join(bad)} is not finite for every image")
+    return scores.set_axis(pd.MultiIndex.from_product([[name], scores.columns]), axis=1)

@@ -1,0 +1,91 @@
+"""How to sample, adapt, train and evaluate: the sections of a run that every plug-in shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from lpobench.plugin import Settings
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class SamplingSettings(Settings):
+    """How images are sampled during training."""
+
+    num_steps: PositiveInt = 20
+    """denoising steps"""
+    guidance_scale: NonNegativeFloat = 5.0
+    """classifier-free guidance; 1 is one unguided pass per step"""
+    rule: Literal["ddim", "cps", "flow_sde", "dance_sde"] = "ddim"
+    """the distribution of one step"""
+    eta: NonNegativeFloat = 1.0
+    """noise of a step; 0 is deterministic, and leaves nothing to train on"""
+
+
+class LoraSettings(Settings):
+    """The trained adapter."""
+
+    rank: PositiveInt = 4
+    """rank of every adapted layer"""
+    alpha: PositiveInt | None = None
+    """scale of the adapter is alpha / rank; none means alpha = rank"""
+    init: Literal["gaussian"] = "gaussian"
+    """A ~ N(0, 1/rank), B = 0: training starts at the untouched base"""
+
+
+class TrainSettings(Settings):
+    """The training loop."""
+
+    num_updates: PositiveInt = 500
+    """optimiser steps"""
+    prompts: str = "shapes"
+    """training prompts: the name of a source, or a text file with one prompt per line"""
+    prompts_per_round: PositiveInt = 16
+    """prompts sampled before each round of updates"""
+    minibatch: PositiveInt = 64
+    """rows per optimiser step and accumulation step"""
+    gradient_accumulation: PositiveInt = 1
+    """minibatches per optimiser step"""
+    learning_rate: PositiveFloat = 6e-5
+    """of AdamW, constant"""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """of AdamW"""
+    weight_decay: NonNegativeFloat = 1e-4
+    """of AdamW"""
+    max_grad_norm: PositiveFloat | None = 1.0
+    """gradient norm is clipped to this; none never clips, as the released code in effect does"""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """of the frozen weights and of autocast; the adapter is always fp32"""
+    gradient_checkpointing: bool = False
+    """recompute activations: less memory, about a third slower"""
+    checkpoint_every: PositiveInt = 50
+    """updates between checkpoints"""
+    keep_checkpoints: PositiveInt = 2
+    """older ones are removed"""
+
+
+class EvalSettings(Settings):
+    """The images that are scored: the untouched base and the method from the same noise, at eta 0."""
+
+    prompts: str = "shapes"
+    """held-out prompts: the name of a source, or a text file with one prompt per line"""
+    num_prompts: PositiveInt = 600
+    """how many of them"""
+    images_per_prompt: PositiveInt = 1
+    """images per prompt"""
+    num_steps: PositiveInt = 20
+    """denoising steps"""
+    guidance_scale: NonNegativeFloat = 5.0
+    """classifier-free guidance"""
+    seed: NonNegativeInt = 0
+    """of the noise; independent of the training seed, so that runs are compared on the same images"""
+    batch_size: PositiveInt = 50
+    """images per forward pass; changes no image"""
+    confidence: Fraction = 0.95
+    """level of the intervals"""
+    bootstrap_samples: PositiveInt = 10_000
+    """resamples behind each interval"""
+    grid_prompts: NonNegativeInt = 8
+    """prompts shown in the sample grid"""

@@ -1,0 +1,164 @@
+"""What a run is: a plug-in's settings per slot, and how to sample, train and evaluate. No torch here.
+
+In Python `spec.method` is the settings object itself; in TOML and JSON it is a table:
+
+    [method]
+    name = "lpo"
+    beta = 500
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, NonNegativeInt, ValidationError, ValidationInfo, field_validator, model_validator
+
+from lpobench import registry
+from lpobench.draft import Draft, built_in_recipes, find_recipe
+from lpobench.plugin import (
+    BackboneSettings,
+    EvaluatorSettings,
+    MethodSettings,
+    MissingAsset,
+    RewardSettings,
+    Settings,
+    UserError,
+)
+from lpobench.problems import SettingsError, explain
+from lpobench.sections import EvalSettings, LoraSettings, SamplingSettings, TrainSettings
+from lpobench.slots import DEFAULTS, SLOTS, make, name_of, slot
+
+__all__ = ["EvalSettings", "LoraSettings", "RunSpec", "SamplingSettings", "TrainSettings", "load_spec"]
+
+
+def _default_reward(fields: dict[str, Any]) -> Settings | None:
+    wanted = "method" in fields and "reward" in fields["method"].needs
+    return make("reward", DEFAULTS["reward"]) if wanted else None
+
+
+class RunSpec(Settings):
+    """One run: the combination that is compared with the untouched base, and every number behind it."""
+
+    backbone: Annotated[BackboneSettings, *slot("backbone")] = Field(
+        default_factory=lambda: make("backbone", DEFAULTS["backbone"])
+    )
+    """the diffusion model"""
+    method: Annotated[MethodSettings, *slot("method")] = Field(
+        default_factory=lambda: make("method", DEFAULTS["method"])
+    )
+    """the training method"""
+    reward: Annotated[RewardSettings | None, *slot("reward")] = Field(default_factory=_default_reward)
+    """the reward model; none when the method needs no reward"""
+    evaluators: tuple[Annotated[EvaluatorSettings, *slot("evaluators")], ...] = Field(
+        default_factory=lambda: (make("evaluators", DEFAULTS["evaluators"]),), min_length=1
+    )
+    """what scores the finished images"""
+    sampling: SamplingSettings = SamplingSettings()
+    """how images are sampled during training"""
+    lora: LoraSettings = LoraSettings()
+    """the trained adapter"""
+    train: TrainSettings = TrainSettings()
+    """the training loop"""
+    eval: EvalSettings = EvalSettings()
+    """the images that are scored"""
+    seed: NonNegativeInt = 0
+    """of training: adapter, prompts, noise"""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, mps, cuda or cuda:N; no part of the id"""
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+            raise ValueError(f'should be auto, cpu, mps, cuda or cuda:N, got "{value}"')
+        return value
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _drop_unneeded(cls, value: object, info: ValidationInfo) -> object:
+        method = info.data.get("method")
+        return None if method is not None and "reward" not in method.needs else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunSpec:
+        if "reward" in self.method.needs and self.reward is None:
+            raise UserError(
+                f"method {name_of(self.method)} needs a reward; known: {', '.join(registry.names('rewards'))}"
+            )
+        try:
+            space = self.reward.latent_space if self.reward else None
+        except MissingAsset:  # not trained yet: `check_assets` has the last word
+            space = None
+        if self.reward and space not in (None, self.backbone.latent_space):
+            raise UserError(
+                f"reward {name_of(self.reward)} reads latents of {space}, "
+                f"backbone {name_of(self.backbone)} makes {self.backbone.latent_space}"
+            )
+        return self
+
+    def check_assets(self, *, trains_reward: bool = False) -> None:
+        """Raises MissingAsset for the first file the run would miss. Reads no weights."""
+        for part in [self.backbone, *([self.reward] if self.reward and not trains_reward else [])]:
+            _ = part.latent_space  # raises where only the weights' folder could tell
+            for what, path in part.assets().items():
+                if not path.exists():
+                    raise MissingAsset(f"{name_of(part)}: no {what} at {path}")
+
+    def canonical(self) -> str:
+        """The one JSON text of what decides the result: every value spelt out, keys sorted, no device."""
+        return json.dumps(
+            self.model_dump(mode="json", exclude={"device"}), sort_keys=True, separators=(",", ":")
+        )
+
+    @property
+    def id(self) -> str:
+        """Folder name of the run: readable names, seed, and 8 hex digits of the canonical JSON's sha256."""
+        reward = name_of(self.reward) if self.reward else DEFAULTS["reward"]
+        parts = [
+            name_of(self.backbone),
+            name_of(self.method),
+            *([reward] if reward != DEFAULTS["reward"] else []),
+        ]
+        digest = hashlib.sha256(self.canonical().encode()).hexdigest()[:8]
+        return re.sub(r"[^\w.-]+", "-", f"{'-'.join(parts)}-s{self.seed}-{digest}")
+
+
+def load_spec(
+    recipe: Path | str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> RunSpec:
+    """Class defaults < recipe < flags < `--set`. Without a recipe: the built-in one of backbone and method.
+
+    `flags` may hold backbone, method, reward (names), evaluators (list of names) and seed; None is not given.
+    Every problem ends as one UserError, before any weight is read. `say` is told what is dropped on the way.
+    """
+    flags = {key: value for key, value in (flags or {}).items() if value is not None}
+    draft = Draft(say)
+    default = "-".join(flags.get(name, DEFAULTS[name]) for name in ("backbone", "method"))
+    if recipe is not None or default in built_in_recipes():
+        draft.read(*find_recipe(recipe or default))
+    for name in SLOTS:
+        if name in flags:
+            draft.choose(name, flags[name], f"--{name}")
+    if "evaluators" in flags:
+        draft.choose_evaluators(flags["evaluators"], "--evaluators")
+    if "seed" in flags:
+        draft.put(("seed",), flags["seed"], "--seed: ")
+    for text in overrides:
+        draft.set(text)
+    try:
+        spec = RunSpec.model_validate(draft.table())
+    except ValidationError as error:
+        raise SettingsError(draft.blame(explain(error, RunSpec, "a run"))) from error
+    if not draft.origins.get(()):
+        say(f"no built-in recipe {default}: settings not given are the defaults of their classes")
+    if spec.reward is None and "reward" in flags:
+        say(f"--reward {flags['reward']}: not used, method {name_of(spec.method)} needs no reward")
+    return spec

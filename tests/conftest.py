@@ -1,0 +1,132 @@
+"""Fixtures of the whole suite: the Gaussian backbone, whose right answers are known, and rewards that rank by
+mean.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from backbones.gaussian import Gaussian
+from lpobench.sampling import Policy, RectifiedFlow, VariancePreserving
+
+torch.set_num_threads(1)
+
+SCHEDULES = {
+    "epsilon": VariancePreserving.scaled_linear(),
+    "v_prediction": VariancePreserving.scaled_linear(prediction="v_prediction"),
+    "flow": RectifiedFlow(),
+}
+
+
+@pytest.fixture(params=SCHEDULES)
+def schedule(request):
+    """Each kind of path and prediction."""
+    return SCHEDULES[request.param]
+
+
+@pytest.fixture
+def make_policy():
+    """A policy on a Gaussian backbone: 20 unguided ddim steps at eta 1 with an adapter, unless told
+    otherwise.
+    """
+
+    def make(schedule="epsilon", *, adapter=True, dtype=torch.float32, **sampling) -> Policy:
+        schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+        settings = {"num_steps": 20, "guidance_scale": 1.0, "rule": "ddim", "eta": 1.0} | sampling
+        lora = SimpleNamespace(rank=1, alpha=None, init="gaussian") if adapter else None
+        return Policy(Gaussian(schedule, dtype=dtype), SimpleNamespace(**settings), lora)
+
+    return make
+
+
+class MeanReward:
+    """Prefers larger latents, measured in units of the clean image: 8 times their mean over alpha."""
+
+    latent_space = "gaussian"
+
+    def __init__(self):
+        self.times = []
+
+    def score(self, noisy):
+        self.times.append(noisy.t)
+        alpha, _ = noisy.policy.backbone.schedule.levels(noisy.t)
+        return 8 * noisy.latents.float().mean((1, 2, 3)) / alpha.clamp(min=0.1)
+
+
+class PixelReward:
+    """Prefers brighter x0 estimates: asks for one denoiser call and one decode."""
+
+    latent_space = None
+
+    def score(self, noisy):
+        return 40 * noisy.images.mean((1, 2, 3))
+
+
+@pytest.fixture
+def latent_reward():
+    return MeanReward()
+
+
+@pytest.fixture
+def pixel_reward():
+    return PixelReward()
+
+
+@pytest.fixture
+def make_context(latent_reward):
+    """What a method's `collect` is given: a seeded generator and always the same prompts."""
+
+    def make(policy, *, reward=None, seed=0, num_prompts=4):
+        prompts = ["1", "-1"] * (num_prompts // 2)
+        return SimpleNamespace(
+            policy=policy,
+            reward=reward or latent_reward,
+            generator=torch.Generator().manual_seed(seed),
+            next_prompts=lambda: list(prompts),
+            next_pairs=None,
+        )
+
+    return make
+
+
+@pytest.fixture
+def count_forwards():
+    """Counts the denoiser's forward passes independently of the policy's own counter."""
+
+    def count(policy):
+        forwards = []
+        policy.backbone.denoiser.register_forward_hook(
+            lambda module, args, output: forwards.append(len(output))
+        )
+        return forwards
+
+    return count
+
+
+class DeviceReads(TorchDispatchMode):
+    """Lists operations that would make the CPU wait for a GPU: scalars read, masks turned into indices."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = []
+
+    def __enter__(self):
+        super().__enter__()
+        return self.reads
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.name()
+        masks = name.startswith("aten::index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in args[1]
+        )
+        if masks or name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"):
+            self.reads.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def device_reads():
+    """A context that lists reads of the device."""
+    return DeviceReads
