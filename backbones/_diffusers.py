@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from lpobench.plugin import MissingAsset, UserError
 from lpobench.sampling import VariancePreserving
@@ -39,7 +42,8 @@ class StableDiffusion:
         self.device, self.dtype = device, dtype
         self.tokenizer = load_part(CLIPTokenizer.from_pretrained, folder / "tokenizer")
         self.text_encoder = self._load(CLIPTextModel, "text_encoder")
-        self.unet = self._load(UNet2DConditionModel, "unet").to(memory_format=torch.channels_last)
+        self.unet = self._load(UNet2DConditionModel, "unet")
+        self.unet.to(memory_format=torch.channels_last)
         self.vae = self._load(AutoencoderKL, "vae")
         config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
         self.schedule = VariancePreserving.from_scheduler_config(config)
@@ -47,9 +51,7 @@ class StableDiffusion:
         self.latent_shape = (self.unet.config.in_channels, side, side)
 
     def _load(self, cls, name: str):
-        part = load_part(
-            cls.from_pretrained, self.folder / name, torch_dtype=self.dtype, use_safetensors=True
-        )
+        part = load_part(cls.from_pretrained, self.folder / name, dtype=self.dtype, use_safetensors=True)
         return part.to(self.device).eval().requires_grad_(False)
 
     @property
@@ -98,10 +100,11 @@ class StableDiffusion:
         metadata = _collate_lora_metadata({"unet": self.unet})
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers, **metadata)
 
-        stock = StableDiffusionPipeline.from_pretrained(
-            self.folder, torch_dtype=self.dtype, use_safetensors=True, safety_checker=None
-        ).to(self.device)
-        stock.load_lora_weights(folder)
+        with _quiet():
+            stock = StableDiffusionPipeline.from_pretrained(
+                self.folder, dtype=self.dtype, use_safetensors=True, safety_checker=None
+            ).to(self.device)
+            stock.load_lora_weights(folder)
         generator = torch.Generator().manual_seed(0)
         latents = torch.randn((2, *self.latent_shape), generator=generator).to(self.device)
         t = torch.tensor([51.0, 951.0], device=self.device)
@@ -123,7 +126,24 @@ def load_part(load: Callable[..., Part], folder: Path, **options) -> Part:
     if pickles and not any(folder.glob("*.safetensors")):
         raise UserError(f"{pickles[0]} is a pickle and is not read; convert it to safetensors")
     try:
-        return load(folder, local_files_only=True, **options)
+        with _quiet():
+            return load(folder, local_files_only=True, **options)
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read the weights in {folder}: {reason}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars for a few local files, and no word on a text encoder that has, rightly, no LoRA."""
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()

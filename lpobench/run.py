@@ -36,28 +36,27 @@ def execute(
 ) -> RunRecord:
     """Train, generate, score and record in `out/<id>`. A run that is complete already is returned as it is.
 
-    An unfinished run goes on from its newest checkpoint; `resume` False makes everything anew. `limit` cuts
-    updates and prompts, `train_reward` trains the reward model first, and both show in the folder's name.
-    Raises UserError, Preempted after a stop signal, RuntimeError when a stock pipeline does not reproduce the
-    exported LoRA.
+    An unfinished run goes on from its newest checkpoint; with `resume` False it starts over (what runs share
+    in `out/cache` is found by content and stays). `limit` cuts updates and prompts, `train_reward` trains the
+    reward model first, and both show in the folder's name. Raises UserError, Preempted after a stop signal,
+    RuntimeError when a stock pipeline does not reproduce the exported LoRA.
     """
     folder, started = out / record.run_name(spec.id, limit, train_reward), datetime.now(UTC)
     if resume and (finished := record.find_complete(folder)):
         say(f"{folder} is complete already; --no-resume makes it anew")
         return finished
-    with StopFlag() as stop:
-        parts = prepare(cut(spec, limit), out / CACHE, train_reward=train_reward)
-        with run_lock(folder):
-            if not resume:
-                clear(folder)
-            training = learn(parts, folder, stop)
+    parts = prepare(cut(spec, limit), out / CACHE, train_reward=train_reward)
+    with run_lock(folder), StopFlag() as stop:
+        if not resume:
+            clear(folder)
+        training = learn(parts, folder, stop)
+        with storage_errors(f"the results could not be written to {folder} or {out / CACHE}"):
             scorer = Scorer(
                 parts.policy, parts.eval_prompts, parts.spec.eval, parts.evaluators, parts.costs, stop
             )
             base, reused = scorer.score_base(out / CACHE, base_key(parts))
             method = scorer.score(name_of(spec.method)) if training else base
-            with storage_errors(f"the results could not be written to {folder}"):
-                return conclude(parts, folder, Outcome(started, limit, training, base, reused, method))
+            return conclude(parts, folder, Outcome(started, limit, training, base, reused, method))
 
 
 def train_reward_only(spec: RunSpec, out: Path) -> dict[str, Any]:

@@ -44,23 +44,23 @@ class LRMConfig(BaseModel, frozen=True):
 class LRMTraining(Settings):
     """How an LRM is trained. Published values are quoted; the defaults suit the embedded world."""
 
-    steps: int = Field(2000, ge=1)
+    steps: int = Field(1500, ge=1)
     """Optimiser steps (published: 4000 for SD 1.5, 8000 for SDXL)."""
     batch_size: int = Field(64, ge=1)
     """Pairs per step (published: 128, SDXL 32)."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
     """Peak, after the warm-up (published: 1e-5)."""
     warmup: int = Field(100, ge=0)
     """Steps of linear warm-up, then linear decay to 0 (published: 500 logarithmic steps, then the same)."""
-    weight_decay: float = Field(0.3, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
     """AdamW weight decay, on every parameter (published: 0.3)."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm (published: 1)."""
     ema_decay: float = Field(0.995, ge=0, lt=1)
     """Weights kept are an exponential moving average; 0 keeps the raw ones, as published."""
-    mpcf: Literal["none", "1", "2", "3"] = "2"
+    mpcf: Literal["none", "1", "2", "3"] = "none"
     """Filter of the training pairs, see lpobench/data/mpcf.py (published: 2)."""
-    validate_every: int = Field(100, ge=1)
+    validate_every: int = Field(200, ge=1)
     """Steps between validations; the most accurate weights are kept (published: the last)."""
     validation_pairs: int = Field(1000, ge=1)
     """Validation pairs looked at each time, every one at a single timestep."""

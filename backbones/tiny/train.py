@@ -187,7 +187,9 @@ def train_base(args: argparse.Namespace) -> None:
                 log.write(json.dumps({"step": run.step, **seen}) + "\n")
     run.save()
     pipe = pipeline(net, vae, tokenizer, run.ema)
+    pipe.unet.half()  # stored in half the size; stock loaders read it back as float32
     pipe.save_pretrained(args.out, safe_serialization=True)
+    pipe.unet.float()
     print(json.dumps({"steps": run.step, "gate": gates.base(pipe, num=600)}))
 
 

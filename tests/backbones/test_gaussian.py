@@ -11,8 +11,10 @@ def test_it_keeps_the_contract(schedule):
 
 
 def test_the_denoiser_knows_the_posterior_mean():
-    """At sigma 0.5 of a flow, x0 ~ N(1, 0.5^2): x_t ~ N(0.5, 0.25^2 + 0.5^2), cov(x0, x_t) = 0.5 * 0.25. So for x_t = 1
-    E[x0] = 1 + 0.125 / 0.3125 * (1 - 0.5) = 1.2."""
+    """x0 ~ N(1, 0.5^2) on a flow at sigma 0.5: var(x_t) = 0.25^2 + 0.5^2 = 0.3125, cov(x0, x_t) = 0.125.
+
+    So x_t = 1, 0.5 above its mean, gives E[x0] = 1 + 0.125 / 0.3125 * 0.5 = 1.2.
+    """
     backbone, schedule = Gaussian(RectifiedFlow()), RectifiedFlow()
     latents, t = torch.ones(1, 1, 4, 4), torch.tensor([500.0])
     output = backbone.predict(latents, t, backbone.encode_prompt(["1"]))

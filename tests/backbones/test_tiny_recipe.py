@@ -1,0 +1,93 @@
+"""The recipe of the embedded models: resuming, near misses, labels."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from backbones.tiny import gates, pairs, train
+from lpobench.data.pairs import COLUMNS
+from lpobench.data.shapes.judge import Judgement, judge
+from lpobench.data.shapes.render import draw
+from lpobench.data.shapes.scene import TASKS, parse, sample_scene
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """Runs one stage in its own folders; the gates, a minute of work, are not looked at."""
+    monkeypatch.setattr(gates, "vae", lambda *_, **__: {})
+    monkeypatch.setattr(gates, "base", lambda *_, **__: {})
+
+    def run(name: str, where: str, steps: int):
+        work = tmp_path / where
+        work.mkdir(exist_ok=True)
+        args = argparse.Namespace(
+            work=work, out=work / "out", steps=steps, batch=2, pictures=200, gate_every=10**9,
+            gate_prompts=0, seed=0, device="cpu",
+        )  # fmt: skip
+        {"vae": train.train_vae, "base": train.train_base}[name](args)
+        return work / "out"
+
+    return run
+
+
+def weights(folder):
+    return {str(f.relative_to(folder)): load_file(f) for f in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_a_resumed_recipe_ends_where_an_unbroken_one_does(stage, monkeypatch):
+    """4 steps against 2 + 2, both stages, bit for bit. The learning rate depends on the length: held constant."""
+    monkeypatch.setattr(train, "learning_rate", lambda *_, **__: 1.0)
+    for name in ("vae", "base"):
+        whole = stage(name, "whole", 4)
+        stage(name, "broken", 2)
+        broken = stage(name, "broken", 4)
+    a, b = weights(whole), weights(broken)
+    assert a.keys() == b.keys()
+    assert len(a) == 3  # VAE, UNet, text encoder
+    for file in a:
+        for key in a[file]:
+            assert torch.equal(a[file][key], b[file][key]), (file, key)
+
+
+def test_rate_warms_up_stays_and_decays():
+    rates = [train.learning_rate(step, 1000) for step in (0, 49, 500, 699, 850, 999)]
+    assert rates == pytest.approx([0.02, 1, 1, 1, 0.5, 0.01])
+
+
+def test_near_misses_are_misses():
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene("train", rng, task) for task in TASKS for _ in range(10)]
+    broken = [judge(scene, draw(pairs.altered(scene, rng), rng)).correct for scene in scenes]
+    assert np.mean(broken) < 0.05
+
+
+def judgement(preference, aesthetics=0.5, words=0.5, alignment=0.5) -> Judgement:
+    return Judgement(False, alignment, words, aesthetics, preference)
+
+
+def test_labels_lean_to_the_better_picture_and_gaps_are_the_winners():
+    """A lead of 0.4 with logistic noise of scale 1/5 wins with probability sigmoid(0.4 * 5) = 0.88, ties aside."""
+    better, worse = judgement(2.4, aesthetics=0.9, words=0.2), judgement(2.0, aesthetics=0.6, words=0.3)
+    rng = np.random.default_rng(0)
+    rows = [pairs.labelled(better, worse, rng) for _ in range(4000)]
+    decided = [row for row in rows if row["label_0"] != 0.5]
+    wins = [row for row in decided if row["label_0"] == 1]
+    assert len(wins) / len(decided) == pytest.approx(1 / (1 + np.exp(-2)), abs=0.02)
+    assert (wins[0]["aesthetic_gap"], wins[0]["clipscore_gap"]) == (0.3, -0.1)
+    lost = next(row for row in decided if row["label_0"] == 0)
+    assert (lost["aesthetic_gap"], lost["clipscore_gap"]) == (-0.3, 0.1)
+    tie = next(row for row in rows if row["label_0"] == 0.5)
+    assert (tie["aesthetic_gap"], tie["clipscore_gap"]) == (0.3, 0.1)
+
+
+def test_rows_pair_every_two_images_of_a_prompt_once():
+    rng = np.random.default_rng(0)
+    prompt = parse("a red star").text
+    rows = pairs.rows("train", prompt, list("wxyz"), [judgement(float(i)) for i in range(4)], rng)
+    assert {frozenset((row["image_0_uid"], row["image_1_uid"])) for row in rows} == {
+        frozenset(pair) for pair in ("wx", "wy", "wz", "xy", "xz", "yz")
+    }
+    assert all(set(row) == set(COLUMNS) and row["num_example_per_prompt"] == 6 for row in rows)
