@@ -1,12 +1,10 @@
 """The architectures of the embedded models, in stock diffusers and transformers classes."""
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lpobench.data.shapes.scene import COLORS, COUNTS, RELATIONS, SHAPES, SIZES
@@ -93,20 +91,37 @@ def words() -> list[str]:
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """A real byte-pair CLIP vocabulary in which every word of the grammar is one token; written to `folder`."""
+    """A real byte-pair CLIP vocabulary in which every word of the grammar is one token; written to `folder`.
+
+    Learnt by hand, because a trainer breaks ties between equally frequent pairs differently in every process. A
+    merge added later never comes before an earlier one, so what a word needs stays what it needs.
+    """
     letters = "abcdefghijklmnopqrstuvwxyz"
-    learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = Whitespace()
-    trainer = BpeTrainer(
-        vocab_size=1000,
-        initial_alphabet=list(letters),
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    learner.train_from_iterator([" ".join([*letters, *words()])], trainer)
+    merges: list[tuple[str, str]] = []
+    for word in words():
+        pieces = _split(word, merges)
+        while len(pieces) > 1:
+            merges.append((pieces[0], pieces[1]))
+            pieces = [pieces[0] + pieces[1], *pieces[2:]]
+    joined = ["".join(pair) for pair in merges]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *joined, "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
-    learner.model.save(str(folder))
+    (folder / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(dict.fromkeys(tokens))})
+    )
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n")
     made = CLIPTokenizer.from_pretrained(folder, model_max_length=TEXT_LENGTH)
     made.save_pretrained(folder)
     return made
+
+
+def _split(word: str, merges: list[tuple[str, str]]) -> list[str]:
+    """Byte-pair encoding of a word: always the earliest merge that applies."""
+    pieces = [*word[:-1], f"{word[-1]}</w>"]
+    while True:
+        pairs = list(pairwise(pieces))
+        known = [merges.index(pair) for pair in pairs if pair in merges]
+        if not known:
+            return pieces
+        at = pairs.index(merges[min(known)])
+        pieces[at : at + 2] = [pieces[at] + pieces[at + 1]]
