@@ -110,6 +110,10 @@ class RewardSettings(Settings):
         """Train into `folder`, which may hold an unfinished training; returns settings that load the result."""
         raise UserError(f"reward {type(self).__name__} has no training; run it without --train-reward")
 
+    def measured(self) -> dict[str, list[dict[str, float]]]:
+        """What its training found on held-out data, split -> rows of a table; empty where nothing is known."""
+        return {}
+
 
 class MethodSettings(Settings):
     """A training method. The settings object is the live object: `collect` and `loss` read its knobs."""

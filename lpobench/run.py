@@ -65,7 +65,8 @@ def train_reward_only(spec: RunSpec, out: Path) -> dict[str, Any]:
     _, prompts = prompts_of(spec)
     base = fingerprint(backbone, prompts[0].text, spec.eval.guidance_scale)
     settings, folder, reused = trained_reward(spec, backbone, base, out / CACHE)
-    return {"reward": name_of(settings), "folder": str(folder), "reused": reused, "seed": spec.seed}
+    summary = {"reward": name_of(settings), "folder": str(folder), "reused": reused, "seed": spec.seed}
+    return {**summary, "measured": settings.measured()}
 
 
 def learn(parts: Parts, folder: Path, stop: StopFlag) -> TrainResult | None:

@@ -125,6 +125,10 @@ class LRM(RewardSettings):
         train_reward(self, backbone, folder, seed=seed, device=device, dtype=dtype)
         return self.model_copy(update={"weights": folder})
 
+    def measured(self) -> dict[str, list[dict[str, float]]]:
+        """Pair accuracy by timestep, against labels and truth."""
+        return self.config.accuracy
+
 
 def read_config(folder: Path) -> LRMConfig:
     """Check that a folder looks like an LRM and read its config.json; no weights, no torch."""

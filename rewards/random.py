@@ -44,3 +44,7 @@ class RandomReward(RewardSettings):
         """Train the reward that is shuffled."""
         trained = self.base.train(backbone, folder, seed=seed, device=device, dtype=dtype)
         return self.model_copy(update={"base": trained})
+
+    def measured(self) -> dict[str, list[dict[str, float]]]:
+        """Of the reward that is shuffled."""
+        return self.base.measured()

@@ -40,4 +40,9 @@ def train(
     summary = train_reward_only(spec, out)
     if as_json:
         return show_json(summary)
-    return columns([(key, str(value)) for key, value in summary.items()], indent=0)
+    measured = summary.pop("measured")
+    columns([(key, str(value)) for key, value in summary.items()], indent=0)
+    for split, rows in measured.items():
+        show(f"\n{split}")
+        columns([tuple(rows[0]), *(tuple(f"{value:.4g}" for value in row.values()) for row in rows)])
+    return None

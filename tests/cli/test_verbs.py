@@ -26,7 +26,8 @@ def executed(monkeypatch):
 
     def train_reward_only(spec, out):
         calls.append((spec, out))
-        return {"reward": "latent", "folder": str(out)}
+        measured = {"held_out": [{"t": 951.0, "accuracy": 0.5125}, {"t": 1.0, "accuracy": 0.75}]}
+        return {"reward": "latent", "folder": str(out), "measured": measured}
 
     module = SimpleNamespace(execute=execute, train_reward_only=train_reward_only)
     monkeypatch.setitem(sys.modules, "lpobench.run", module)
@@ -120,8 +121,15 @@ def test_reward_train(cli, executed):
     done = cli("reward", "train", "--set", "reward.fit.steps=3", "--seed", "4", "--out", "there", "--json")
     [(spec, out)] = executed
     assert (spec.reward.fit.steps, spec.seed, str(out)) == (3, 4, "there")
-    assert json.loads(done.out) == {"reward": "latent", "folder": "there"}
-    assert cli("reward", "train", "--out", "there").out == "reward  latent\nfolder  there\n"
+    summary = json.loads(done.out)
+    assert (summary["reward"], summary["folder"], list(summary["measured"])) == (
+        "latent",
+        "there",
+        ["held_out"],
+    )
+    assert cli("reward", "train", "--out", "there").out == (
+        "reward  latent\nfolder  there\n\nheld_out\n  t    accuracy\n  951  0.5125\n  1    0.75\n"
+    )
 
 
 # list, show, validate
