@@ -202,6 +202,7 @@ class LatentReward:
 
 def empty_trunk(config: dict) -> UNet2DConditionModel:
     """A UNet without the blocks no score depends on, its parameters on the meta device."""
+    config = {key: value for key, value in config.items() if key != "_name_or_path"}  # not where it once lay
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
     unet.up_blocks = nn.ModuleList()

@@ -156,7 +156,8 @@ def encode_pictures(vae, num: int, args: argparse.Namespace) -> tuple[Tensor, Te
 def train_base(args: argparse.Namespace) -> None:
     """Noise prediction, min-SNR-5 weights, one caption in ten dropped."""
     torch.manual_seed(args.seed)
-    vae = type(models.vae()).from_pretrained(args.out / "vae").eval().to(args.device)
+    vae = models.vae().from_pretrained(args.out / "vae").eval().to(args.device)
+    vae.register_to_config(_name_or_path=models.LATENT_SPACE)  # not the folder it lies in here
     tokenizer = models.tokenizer(args.work / "tokenizer")
     mean, std, prompts = encode_pictures(vae, args.pictures, args)
     pad = {"padding": "max_length", "max_length": models.TEXT_LENGTH, "return_tensors": "pt"}
