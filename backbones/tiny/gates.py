@@ -5,7 +5,7 @@ import torch
 
 from lpobench.data.shapes.judge import judge
 from lpobench.data.shapes.render import draw
-from lpobench.data.shapes.scene import TASKS, sample_scene
+from lpobench.data.shapes.scene import TASKS, sample_scenes
 
 VAE_AGREEMENT = 0.93
 BASE_CORRECT = (0.40, 0.75)
@@ -18,7 +18,7 @@ def vae(vae, num: int = 600, seed: int = 1) -> dict[str, float]:
     rng, device = np.random.default_rng(seed), next(vae.parameters()).device
     correct, errors = [], []
     for _ in range(num // 50):
-        scenes = [sample_scene("eval", rng, TASKS[i % len(TASKS)]) for i in range(50)]
+        scenes = sample_scenes("eval", 50, rng)
         images = (
             torch.from_numpy(np.stack([draw(scene, rng) for scene in scenes])).permute(0, 3, 1, 2).to(device)
         )
@@ -40,7 +40,7 @@ def vae(vae, num: int = 600, seed: int = 1) -> dict[str, float]:
 def base(pipe, num: int = 600, seed: int = 1, batch: int = 60) -> dict[str, float]:
     """Share of correct pictures of held-out prompts by task: 20 DDIM steps, guidance 5, eta 0, a stock pipeline."""
     rng, right = np.random.default_rng(seed), {task: [] for task in TASKS}
-    scenes = [sample_scene("eval", rng, TASKS[i % len(TASKS)]) for i in range(num)]
+    scenes = sample_scenes("eval", num, rng)
     generator = torch.Generator().manual_seed(seed)
     pipe.set_progress_bar_config(disable=True)
     for start in range(0, num, batch):

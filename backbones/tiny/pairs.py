@@ -22,7 +22,7 @@ from backbones.tiny import TinySD15
 from lpobench.data.pairs import LatentPairs, PairsMeta
 from lpobench.data.shapes.judge import Judgement, judge
 from lpobench.data.shapes.render import draw
-from lpobench.data.shapes.scene import COLORS, COUNTS, RELATIONS, SHAPES, SIZES, TASKS, Scene, sample_scene
+from lpobench.data.shapes.scene import COLORS, COUNTS, RELATIONS, SHAPES, SIZES, Scene, sample_scenes
 from lpobench.sampling import Policy
 from lpobench.spec import SamplingSettings
 
@@ -33,13 +33,6 @@ GAPS = {"aesthetic_gap": "aesthetics", "clipscore_gap": "words", "vqascore_gap":
 GAP_UNITS = (0.15, 3.0, 1.5)
 """One published unit (an aesthetic point, a CLIP cosine, a VQAScore) in the judge's own parts, all in [0, 1]."""
 BATCH = 120
-
-
-def scenes(split: str, num: int, rng: np.random.Generator) -> list[Scene]:
-    """Training scenes in the training shares, held-out scenes with all six tasks alike."""
-    if split == "train":
-        return [sample_scene("train", rng) for _ in range(num)]
-    return [sample_scene("eval", rng, TASKS[i % len(TASKS)]) for i in range(num)]
 
 
 @torch.no_grad()
@@ -139,7 +132,7 @@ def make(args: argparse.Namespace) -> LatentPairs:
         ("test_unique", args.held_out),
     ):
         group = args.images if split == "train" and args.source == "sampled" else 2
-        base = scenes(split, num, rng)
+        base = sample_scenes("train" if split == "train" else "eval", num, rng)
         repeated = [scene for scene in base for _ in range(group)]
         if args.source == "sampled":
             z = sample(backbone, repeated, args.steps, seed=args.seed + len(uids))

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from backbones.tiny import gates, models
 from backbones.tiny.optimizer import MuonAdamW
 from lpobench.data.shapes.render import draw
-from lpobench.data.shapes.scene import sample_scene
+from lpobench.data.shapes.scene import sample_scenes
 
 
 def pictures(num: int, rng: np.random.Generator) -> tuple[Tensor, list[str]]:
     """Training renders as (n, 3, 64, 64) in [-1, 1], and their prompts."""
-    scenes = [sample_scene("train", rng) for _ in range(num)]
+    scenes = sample_scenes("train", num, rng)
     images = torch.from_numpy(np.stack([draw(scene, rng) for scene in scenes]))
     return images.permute(0, 3, 1, 2).contiguous() * 2 - 1, [scene.text for scene in scenes]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lpobench.data.shapes.scene import TASKS, Split, sample_scene
+from lpobench.data.shapes.scene import Split, sample_scenes
 from lpobench.types import Prompt
 
 
@@ -14,10 +14,7 @@ def prompts(split: Split, num: int, seed: int) -> list[Prompt]:
     Held-out attribute combinations are few for the short tasks, so evaluation texts repeat: ids do not, and each id
     has its own noise.
     """
-    rng = np.random.default_rng(seed)
-    scenes = [
-        sample_scene(split, rng, TASKS[i % len(TASKS)] if split == "eval" else None) for i in range(num)
-    ]
+    scenes = sample_scenes(split, num, np.random.default_rng(seed))
     return [
         Prompt(scene.text, f"shapes-{split}-{seed}-{i:05d}", {"task": scene.task})
         for i, scene in enumerate(scenes)

@@ -92,6 +92,11 @@ def sample_scene(split: Split, rng: np.random.Generator, task: Task | None = Non
             return scene
 
 
+def sample_scenes(split: Split, num: int, rng: np.random.Generator) -> list[Scene]:
+    """Random scenes: "train" draws tasks with the training shares, "eval" takes all six in turn."""
+    return [sample_scene(split, rng, TASKS[i % len(TASKS)] if split == "eval" else None) for i in range(num)]
+
+
 def parse(text: str) -> Scene:
     """The scene a prompt describes; the inverse of `Scene.text`. Raises ValueError on any other text."""
     scene = _parse(text.split())
