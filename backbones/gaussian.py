@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lpobench.plugin import UserError
 from lpobench.sampling.schedule import Schedule
 from lpobench.types import Conditioning
 
@@ -83,3 +84,9 @@ class Gaussian:
         save_file({"shift": shift}, path)
         if not torch.equal(load_file(path)["shift"], shift):
             raise RuntimeError(f"{path} does not hold the trained shift")
+
+    def release_text_encoders(self) -> None:
+        """Prompts are numbers: nothing to free."""
+
+    def load_checkpoint(self, path: Path, *, check_only: bool = False) -> str:
+        raise UserError(f"checkpoint {path}: the {self.name} backbone has no weights to replace")

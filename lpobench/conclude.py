@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lpobench.launch import ranks
 from lpobench.learning.train import TrainResult
 from lpobench.prepare import Parts
 from lpobench.records import provenance
-from lpobench.records.record import Protocol, RunRecord, inventory
+from lpobench.records.record import Checkpoint, Cost, Protocol, RunRecord, inventory
 from lpobench.records.scores import FILE, write_scores
 from lpobench.records.stats import compare
 from lpobench.report.figures import Column, grid
@@ -35,27 +36,61 @@ class Outcome:
     base: Scored
     base_reused: bool
     method: Scored
-    """The base again when nothing was trained."""
+    """The base again when nothing was trained and no checkpoint loaded."""
+    checkpoint: Checkpoint | None = None
+    """Whose scores `method` holds, when it is a checkpoint."""
 
 
 def conclude(parts: Parts, folder: Path, outcome: Outcome) -> RunRecord:
-    """Write scores.csv, grid.png and record.json into the run folder."""
+    """Write scores.csv, grid.png and record.json into the run folder. To be called by all: the main one writes."""
+    spent = Spent.by_all(parts)
+    return ranks.from_main(lambda: write(parts, folder, outcome, spent))
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run took."""
+
+    costs: dict[str, Cost]
+    """Seconds of the main process, denoiser work of all."""
+    peak_memory: int
+    """Of the process that needed most."""
+
+    @classmethod
+    def by_all(cls, parts: Parts) -> Spent:
+        """To be called by all processes."""
+        phases = ranks.gather(parts.costs.phases)
+        peaks = ranks.gather(peak_memory(parts.policy.backbone.device))
+        return cls({name: _summed(name, phases) for name in phases[0]}, max(peaks))
+
+
+def _summed(name: str, phases: list[dict[str, Cost]]) -> Cost:
+    costs = [each[name] for each in phases if name in each]
+    calls, rows = sum(cost.calls for cost in costs), sum(cost.rows for cost in costs)
+    return Cost(seconds=costs[0].seconds, calls=calls, rows=rows)
+
+
+def write(parts: Parts, folder: Path, outcome: Outcome, spent: Spent) -> RunRecord:
+    """The files of a finished run, the record last."""
     variants = {"none": outcome.base}
     if outcome.training:
         variants[name_of(parts.spec.method)] = outcome.method
+    elif outcome.checkpoint:
+        variants[outcome.checkpoint.name] = outcome.method
     metrics = metrics_by_column(parts.evaluators)
     tables = [scored.table.assign(variant=name) for name, scored in variants.items()]
     scores = pd.concat(tables, ignore_index=True)[[*LABELS, *metrics]]
     write_scores(scores, folder / FILE)
     check = next((name for name in metrics if scores[name].isin((0.0, 1.0)).all()), None)
     draw(folder / GRID, variants, check)
-    return record_of(parts, folder, outcome, check).write(folder)
+    return record_of(parts, folder, outcome, spent, check).write(folder)
 
 
-def record_of(parts: Parts, folder: Path, outcome: Outcome, check: str | None) -> RunRecord:
+def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check: str | None) -> RunRecord:
     """The record of a run whose files are in its folder."""
     spec, device, protocol = parts.spec, parts.policy.backbone.device, protocol_of(parts)
     higher_is_better = {name: m.higher_is_better for name, m in metrics_by_column(parts.evaluators).items()}
+    cuts = [scored.batch for scored in (outcome.base, outcome.method) if scored.batch is not None]
     metrics, groups = compare(outcome.base.table, outcome.method.table, higher_is_better, protocol)
     return RunRecord(
         id=folder.name,
@@ -66,6 +101,7 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, check: str | None) -
         seed=spec.seed,
         limit=outcome.limit,
         trained=outcome.training is not None,
+        checkpoint=outcome.checkpoint,
         trained_reward=parts.trained_reward,
         base=parts.base,
         started=outcome.started,
@@ -73,9 +109,11 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, check: str | None) -
         versions=provenance.versions(),
         git=provenance.git_state(),
         device=device_name(device),
-        costs=parts.costs.phases,
+        processes=ranks.world(),
+        costs=spent.costs,
         reused=tuple(name for name in ("generate none", "evaluate none") if outcome.base_reused),
-        peak_memory_bytes=peak_memory(device),
+        peak_memory_bytes=spent.peak_memory,
+        image_batch=min(cuts, default=None),
         protocol=protocol,
         metrics=metrics,
         groups=groups,

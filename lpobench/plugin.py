@@ -74,6 +74,11 @@ class BackboneSettings(Settings):
         """Name of the autoencoder's latent space; a latent reward must read the same one."""
         raise NotImplementedError
 
+    @property
+    def releases_text_encoders(self) -> bool:
+        """A run encodes all its prompts once and then frees the text encoders."""
+        return False
+
     def assets(self) -> dict[str, Path]:
         """What it reads from disk: a word for it, and where it should be."""
         return {}
@@ -100,8 +105,9 @@ class RewardSettings(Settings):
     def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> RewardModel:
         raise NotImplementedError
 
-    def training_data(self) -> dict[str, Path]:
-        """Files and folders `train` reads: their contents decide whether an earlier training may be reused."""
+    def training_data(self) -> dict[str, Path | str]:
+        """What `train` reads: files and folders, whose contents decide whether an earlier training may be reused,
+        or a text that identifies what is too large to be read for that."""
         return {}
 
     def train(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from lpobench.checkpoints import locate_checkpoint
 from lpobench.data.cache import content, folder_of
 from lpobench.data.prompts import check_held_out, load_prompts
+from lpobench.launch import memory, ranks
 from lpobench.lock import run_lock
 from lpobench.plugin import RewardSettings, UserError
 from lpobench.records.costs import Costs
@@ -21,6 +23,8 @@ from lpobench.slots import name_of
 from lpobench.spec import RunSpec
 from lpobench.types import Backbone, Evaluator, Prompt, RewardModel
 
+LESS = "a lower train.precision needs less, and the settings of the backbone may offer to offload parts"
+LESS_TRAINING = "a smaller batch needs less: see `lpobench show` of the reward for its training settings"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TRAINED = "settings.json"
 HERE = "{folder}"
@@ -41,37 +45,69 @@ class Parts:
     train_prompts: Sequence[Prompt]
     eval_prompts: Sequence[Prompt]
     costs: Costs
+    checkpoint: Path | None = None
+    """Weights to be scored in the method's place; they fit the backbone."""
 
 
 def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
     """Load everything, and train the reward if asked to. Raises UserError."""
     costs, device, dtype = Costs(), device_of(spec), dtype_of(spec)
-    with costs.phase("load"):
+    with costs.phase("load"), memory.explained("loading the model", LESS):
         train_prompts, eval_prompts = prompts_of(spec)
         evaluators = {name_of(settings): settings.load(device, torch.float32) for settings in spec.evaluators}
         backbone = spec.backbone.load(device, dtype)
-        base = fingerprint(backbone, eval_prompts[0].text, spec.eval.guidance_scale)
+        base = fingerprint_of(spec, backbone, eval_prompts)
+        checkpoint = checkpoint_of(spec, backbone)
+        try_evaluators(evaluators, backbone, eval_prompts[0])
     settings, name = spec.reward, None
     if train_reward:
         with costs.phase("reward"):
             settings, folder, _ = trained_reward(spec, backbone, base, cache)
             name = folder.name
-    with costs.phase("load"):
+    with costs.phase("load"), memory.explained("loading the reward", LESS):
         reward = settings.load(backbone, device, dtype) if settings else None
         policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
+        if spec.backbone.releases_text_encoders:
+            texts = [prompt.text for prompt in (*train_prompts, *eval_prompts)]
+            policy.remember(["", *texts], torch.device("cpu"))
+            backbone.release_text_encoders()
     costs.meter = lambda: (policy.calls, policy.rows)
-    return Parts(spec, base, policy, reward, name, evaluators, train_prompts, eval_prompts, costs)
+    return Parts(spec, base, policy, reward, name, evaluators, train_prompts, eval_prompts, costs, checkpoint)
+
+
+def fingerprint_of(spec: RunSpec, backbone: Backbone, prompts: Sequence[Prompt]) -> str:
+    """What the untouched backbone makes of a prompt: as the main process sees it, for all."""
+    return ranks.from_main(lambda: fingerprint(backbone, prompts[0].text, spec.eval.guidance_scale))
+
+
+def try_evaluators(evaluators: Mapping[str, Evaluator], backbone: Backbone, prompt: Prompt) -> None:
+    """Raises UserError now where an evaluator does not fit the images' size or the prompts, not after training."""
+    image = backbone.decode(torch.zeros((1, *backbone.latent_shape), device=backbone.device))
+    for evaluator in evaluators.values():
+        evaluator.score(image, [prompt])
+
+
+def checkpoint_of(spec: RunSpec, backbone: Backbone) -> Path | None:
+    """Where the run's checkpoint lies, if it has one; UserError when it does not fit the backbone."""
+    if spec.checkpoint is None:
+        return None
+    path = locate_checkpoint(spec.checkpoint)
+    backbone.load_checkpoint(path, check_only=True)
+    return path
 
 
 def device_of(spec: RunSpec) -> torch.device:
-    """The device a run asks for; auto is a GPU when there is one. Raises UserError when it is not there."""
+    """The device a run asks for; auto is a GPU when there is one. Raises UserError when it is not there.
+
+    Of several processes each has a GPU of its own.
+    """
     if spec.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return ranks.own(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     device = torch.device(spec.device)
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if not there[device.type]():
         raise UserError(f'device "{spec.device}" is not available here; use cpu or auto')
-    return device
+    return ranks.own(device)
 
 
 def dtype_of(spec: RunSpec) -> torch.dtype:
@@ -84,7 +120,7 @@ def prompts_of(spec: RunSpec) -> tuple[list[Prompt], list[Prompt]]:
     settings = spec.eval
     evaluation = load_prompts(settings.prompts, "eval", settings.num_prompts, settings.seed)
     train = load_prompts(spec.train.prompts, "train", None, spec.seed) if spec.method.trains else []
-    check_held_out(train, evaluation)
+    check_held_out(train, evaluation, allow_overlap=spec.train.allow_overlap)
     return train, evaluation
 
 
@@ -93,19 +129,26 @@ def trained_reward(
 ) -> tuple[RewardSettings, Path, bool]:
     """The run's reward trained by its own settings, its folder in the cache, and whether that was reused.
 
-    `base` is the backbone's fingerprint. The folder may hold an unfinished training; it counts as trained
-    when settings.json is in it, which is written last.
+    All processes train together, the main one writes. `base` is the backbone's fingerprint. The folder may
+    hold an unfinished training; it counts as trained when settings.json is in it, which is written last.
     """
     reward = spec.reward
     if reward is None:
         raise UserError(f"method {name_of(spec.method)} needs no reward, so there is none to train")
-    data = {name: content(path) for name, path in reward.training_data().items()}
+    data = {
+        name: content(place) if isinstance(place, Path) else place
+        for name, place in reward.training_data().items()
+    }
     key = {"reward": name_of(reward), "settings": reward.model_dump(mode="json"), "data": data}
     folder = folder_of(cache.absolute(), "reward", {**key, "base": base, "seed": spec.seed})
     marker, place = folder / TRAINED, json.dumps(str(folder))[1:-1]
-    with run_lock(folder):
-        if marker.exists():
+    with ranks.main_holds(lambda: run_lock(folder)):
+        if ranks.from_main(marker.exists):
             return type(reward).model_validate_json(marker.read_text().replace(HERE, place)), folder, True
-        trained = reward.train(backbone, folder, seed=spec.seed, device=backbone.device, dtype=dtype_of(spec))
-        write_atomic(marker, trained.model_dump_json(indent=1).replace(place, HERE))
+        with memory.explained("training the reward", LESS_TRAINING):
+            trained = reward.train(
+                backbone, folder, seed=spec.seed, device=backbone.device, dtype=dtype_of(spec)
+            )
+        document = trained.model_dump_json(indent=1).replace(place, HERE)
+        ranks.from_main(lambda: write_atomic(marker, document))
     return trained, folder, False

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lpobench.checkpoints import label_of, locate_checkpoint
 from lpobench.conclude import GRID, LORA, METRICS, Outcome, conclude
+from lpobench.data.cache import content
+from lpobench.launch import ranks
 from lpobench.learning.checkpoint import storage_errors
 from lpobench.learning.train import TrainResult, train
 from lpobench.lock import run_lock
-from lpobench.prepare import Parts, device_of, dtype_of, prepare, prompts_of, trained_reward
+from lpobench.prepare import (
+    Parts,
+    device_of,
+    dtype_of,
+    fingerprint_of,
+    prepare,
+    prompts_of,
+    trained_reward,
+)
 from lpobench.records import record
-from lpobench.records.record import Cost, RunRecord
+from lpobench.records.record import Checkpoint, Cost, RunRecord
 from lpobench.records.scores import FILE as SCORES
-from lpobench.scoring.generate import fingerprint
 from lpobench.scoring.variants import Scorer
 from lpobench.signals import StopFlag
 from lpobench.slots import name_of
@@ -40,30 +49,38 @@ def execute(
     in `out/cache` is found by content and stays). `limit` cuts updates and prompts, `train_reward` trains the
     reward model first, and both show in the folder's name. Raises UserError, Preempted after a stop signal,
     RuntimeError when a stock pipeline does not reproduce the exported LoRA.
+
+    Where torchrun started several processes, they share the work; the main one writes, all get the record.
     """
+    ranks.start(device_of(spec))
     folder, started = out / record.run_name(spec.id, limit, train_reward), datetime.now(UTC)
-    if resume and (finished := record.find_complete(folder)):
-        say(f"{folder} is complete already; --no-resume makes it anew")
+    if resume and (finished := ranks.from_main(lambda: find_current(folder, spec))):
+        ranks.say(f"{folder} is complete already; --no-resume makes it anew")
         return finished
     parts = prepare(cut(spec, limit), out / CACHE, train_reward=train_reward)
-    with run_lock(folder), StopFlag() as stop:
+    with ranks.main_holds(lambda: run_lock(folder)), StopFlag() as stop:
         if not resume:
-            clear(folder)
+            ranks.from_main(lambda: clear(folder))
         training = learn(parts, folder, stop)
         with storage_errors(f"the results could not be written to {folder} or {out / CACHE}"):
             scorer = Scorer(
                 parts.policy, parts.eval_prompts, parts.spec.eval, parts.evaluators, parts.costs, stop
             )
             base, reused = scorer.score_base(out / CACHE, base_key(parts))
-            method = scorer.score(name_of(spec.method)) if training else base
-            return conclude(parts, folder, Outcome(started, limit, training, base, reused, method))
+            checkpoint = load_checkpoint(parts)
+            variant = checkpoint.name if checkpoint else name_of(spec.method) if training else None
+            method = scorer.score(variant) if variant else base
+            return conclude(
+                parts, folder, Outcome(started, limit, training, base, reused, method, checkpoint)
+            )
 
 
 def train_reward_only(spec: RunSpec, out: Path) -> dict[str, Any]:
     """Train the run's reward model and nothing else; a run with `train_reward` will find it."""
+    ranks.start(device_of(spec))
     backbone = spec.backbone.load(device_of(spec), dtype_of(spec))
     _, prompts = prompts_of(spec)
-    base = fingerprint(backbone, prompts[0].text, spec.eval.guidance_scale)
+    base = fingerprint_of(spec, backbone, prompts)
     settings, folder, reused = trained_reward(spec, backbone, base, out / CACHE)
     summary = {"reward": name_of(settings), "folder": str(folder), "reused": reused, "seed": spec.seed}
     return {**summary, "measured": settings.measured()}
@@ -86,10 +103,32 @@ def learn(parts: Parts, folder: Path, stop: StopFlag) -> TrainResult | None:
     )
     for phase, seconds in result.seconds.items():
         calls, rows = result.denoiser_calls.get(phase, 0), result.denoiser_rows.get(phase, 0)
-        parts.costs.add(phase, Cost(seconds=seconds, calls=calls, rows=rows))
+        work = {"calls": calls, "rows": rows} if ranks.is_main() else {}  # of all processes: booked by one
+        parts.costs.add(phase, Cost(seconds=seconds, **work))
     with parts.costs.phase("export"):
-        policy.backbone.export_lora(folder / LORA)
+        ranks.from_main(lambda: policy.backbone.export_lora(folder / LORA))
     return result
+
+
+def load_checkpoint(parts: Parts) -> Checkpoint | None:
+    """Put the run's checkpoint, if it has one, onto the backbone; the base is gone from then on."""
+    if parts.checkpoint is None:
+        return None
+    with parts.costs.phase("load"):
+        loaded = parts.policy.backbone.load_checkpoint(parts.checkpoint)
+        ranks.say(f"checkpoint {parts.spec.checkpoint}: {loaded}")
+        return Checkpoint(
+            name=label_of(parts.spec.checkpoint), loaded=loaded, sha256=content(parts.checkpoint)
+        )
+
+
+def find_current(folder: Path, spec: RunSpec) -> RunRecord | None:
+    """The finished run, of the checkpoint as it lies here now; another under the same path is not it."""
+    finished = record.find_complete(folder)
+    if finished is None or finished.checkpoint is None:
+        return finished
+    current = finished.checkpoint.sha256 == content(locate_checkpoint(spec.checkpoint))
+    return finished if current else None
 
 
 def base_key(parts: Parts) -> dict[str, Any]:
@@ -117,7 +156,3 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr)

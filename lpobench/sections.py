@@ -39,9 +39,13 @@ class TrainSettings(Settings):
     """The training loop."""
 
     num_updates: PositiveInt = 500
-    """optimiser steps"""
+    """optimiser steps; where epochs are given, at most"""
+    epochs: PositiveInt | None = None
+    """stop after so many passes over the training prompts; none: num_updates alone decides"""
     prompts: str = "shapes"
-    """training prompts: the name of a source, or a text file with one prompt per line"""
+    """training prompts: the name of a set, or a text file with one prompt per line"""
+    allow_overlap: bool = False
+    """train on prompts that are evaluated on, too; the table then shows memory as well"""
     prompts_per_round: PositiveInt = 16
     """prompts sampled before each round of updates"""
     minibatch: PositiveInt = 64
@@ -70,7 +74,7 @@ class EvalSettings(Settings):
     """The images that are scored: the untouched base and the method from the same noise, at eta 0."""
 
     prompts: str = "shapes"
-    """held-out prompts: the name of a source, or a text file with one prompt per line"""
+    """held-out prompts: the name of a set, or a text file with one prompt per line"""
     num_prompts: PositiveInt = 600
     """how many of them"""
     images_per_prompt: PositiveInt = 1

@@ -15,6 +15,8 @@ SLOTS: dict[str, registry.Kind] = {"backbone": "backbones", "method": "methods",
 """Slots that hold one plug-in. `evaluators` holds several."""
 DEFAULTS = {"backbone": "tiny-sd15", "method": "lpo", "reward": "lrm", "evaluators": "shapes"}
 """The embedded run: what a slot holds when nobody names a plug-in."""
+BASELINE = "none"
+"""The method that trains nothing, which a run of a checkpoint has."""
 
 
 def make(slot: str, table: str | Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeInt, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lpobench import registry
+from lpobench.checkpoints import label_of, locate_checkpoint
 from lpobench.draft import Draft, built_in_recipes, find_recipe
 from lpobench.plugin import (
     BackboneSettings,
@@ -31,7 +32,7 @@ from lpobench.plugin import (
 )
 from lpobench.problems import SettingsError, explain
 from lpobench.sections import EvalSettings, LoraSettings, SamplingSettings, TrainSettings
-from lpobench.slots import DEFAULTS, SLOTS, make, name_of, slot
+from lpobench.slots import BASELINE, DEFAULTS, SLOTS, make, name_of, slot
 
 __all__ = ["EvalSettings", "LoraSettings", "RunSpec", "SamplingSettings", "TrainSettings", "load_spec"]
 
@@ -66,6 +67,8 @@ class RunSpec(Settings):
     """the training loop"""
     eval: EvalSettings = EvalSettings()
     """the images that are scored"""
+    checkpoint: Annotated[str, Field(min_length=1)] | None = None
+    """weights scored in the method's place: the name of a published checkpoint, or a path; needs method none"""
     seed: NonNegativeInt = 0
     """of training: adapter, prompts, noise"""
     device: str = "auto"
@@ -86,6 +89,11 @@ class RunSpec(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunSpec:
+        if self.checkpoint is not None and self.method.trains:
+            raise UserError(
+                f"checkpoint {self.checkpoint} is scored as it is, method {name_of(self.method)} would train: "
+                f"use --method {BASELINE}"
+            )
         if "reward" in self.method.needs and self.reward is None:
             raise UserError(
                 f"method {name_of(self.method)} needs a reward; known: {', '.join(registry.names('rewards'))}"
@@ -103,11 +111,11 @@ class RunSpec(Settings):
 
     def check_assets(self, *, trains_reward: bool = False) -> None:
         """Raises MissingAsset for the first file the run would miss. Reads no weights."""
-        for part in [self.backbone, *([self.reward] if self.reward and not trains_reward else [])]:
-            _ = part.latent_space  # raises where only the weights' folder could tell
-            for what, path in part.assets().items():
-                if not path.exists():
-                    raise MissingAsset(f"{name_of(part)}: no {what} at {path}")
+        check_assets_of(self.backbone)
+        if self.reward and not trains_reward:
+            check_assets_of(self.reward)
+        if self.checkpoint is not None:
+            locate_checkpoint(self.checkpoint)
 
     def canonical(self) -> str:
         """The one JSON text of what decides the result: every value spelt out, keys sorted, no device."""
@@ -121,11 +129,19 @@ class RunSpec(Settings):
         reward = name_of(self.reward) if self.reward else DEFAULTS["reward"]
         parts = [
             name_of(self.backbone),
-            name_of(self.method),
+            label_of(self.checkpoint) if self.checkpoint else name_of(self.method),
             *([reward] if reward != DEFAULTS["reward"] else []),
         ]
         digest = hashlib.sha256(self.canonical().encode()).hexdigest()[:8]
         return re.sub(r"[^\w.-]+", "-", f"{'-'.join(parts)}-s{self.seed}-{digest}")
+
+
+def check_assets_of(part: BackboneSettings | RewardSettings) -> None:
+    """Raises MissingAsset for the first file a plug-in would miss. Reads no weights."""
+    _ = part.latent_space  # raises where only the weights' folder could tell
+    for what, path in part.assets().items():
+        if not path.exists():
+            raise MissingAsset(f"{name_of(part)}: no {what} at {path}")
 
 
 def load_spec(
@@ -136,17 +152,24 @@ def load_spec(
 ) -> RunSpec:
     """Class defaults < recipe < flags < `--set`. Without a recipe: the built-in one of backbone and method.
 
-    `flags` may hold backbone, method, reward (names), evaluators (list of names) and seed; None is not given.
+    `flags` may hold backbone, method, reward (names), evaluators (list of names), checkpoint and seed; None is
+    not given. A checkpoint takes the method's place: the rest is as in a run that trains, and so comparable.
     Every problem ends as one UserError, before any weight is read. `say` is told what is dropped on the way.
     """
     flags = {key: value for key, value in (flags or {}).items() if value is not None}
     draft = Draft(say)
+    if "checkpoint" in flags and flags.get("method") == BASELINE:
+        del flags["method"]  # it is implied, and has no recipe of its own
     default = "-".join(flags.get(name, DEFAULTS[name]) for name in ("backbone", "method"))
     if recipe is not None or default in built_in_recipes():
         draft.read(*find_recipe(recipe or default))
     for name in SLOTS:
         if name in flags:
             draft.choose(name, flags[name], f"--{name}")
+    if "checkpoint" in flags:
+        if "method" not in flags:
+            draft.choose("method", BASELINE, "--checkpoint")
+        draft.put(("checkpoint",), flags["checkpoint"], "--checkpoint: ")
     if "evaluators" in flags:
         draft.choose_evaluators(flags["evaluators"], "--evaluators")
     if "seed" in flags:

@@ -57,6 +57,11 @@ class Rows:
         join = lambda vs: torch.cat(vs) if isinstance(vs[0], Tensor) else [x for v in vs for x in v]
         return cls(**{name: join(values) for name, values in columns.items()})
 
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """The rows of a whole round, of the rows of its shards: in the order they would have in one shard."""
+        return parts[0] if len(parts) == 1 else cls.cat(parts)
+
 
 class Conditioning(Rows):
     """A backbone's encoding of prompts: a dataclass of tensors, first axis prompts; opaque to everyone else."""
@@ -64,7 +69,7 @@ class Conditioning(Rows):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A loaded text-to-image diffusion model: its data, and five functions."""
+    """A loaded text-to-image diffusion model: its data, and seven functions."""
 
     name: str
     schedule: Schedule
@@ -97,6 +102,18 @@ class Backbone(Protocol):
         """
         ...
 
+    def release_text_encoders(self) -> None:
+        """Free what only `encode_prompt` needs, if anything; it raises UserError from then on."""
+        ...
+
+    def load_checkpoint(self, path: Path, *, check_only: bool = False) -> str:
+        """Put a checkpoint, a LoRA or a whole denoiser, onto the denoiser in place; what it is, in one line.
+
+        `check_only` changes nothing. Raises UserError when a key or a size does not fit, MissingAsset when there
+        is no file; the weights are then untouched.
+        """
+        ...
+
 
 @runtime_checkable
 class RewardModel(Protocol):
@@ -121,12 +138,12 @@ class Evaluator(Protocol):
 
 @dataclass
 class Context:
-    """What a method's `collect` may use."""
+    """What a method's `collect` may use. It returns the rows of one shard of the round (`policy.shard`)."""
 
     policy: Policy
     generator: torch.Generator
     reward: RewardModel | None = None
     next_prompts: Callable[[], list[str]] | None = None
-    """The next batch of training prompts."""
+    """The next batch of training prompts: the whole round's; rollouts take the shard's."""
     next_pairs: Callable[[], Rows] | None = None
-    """The next batch of preference pairs."""
+    """The next batch of preference pairs: the shard's."""

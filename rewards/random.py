@@ -30,7 +30,7 @@ class RandomReward(RewardSettings):
     def assets(self) -> dict[str, Path]:
         return self.base.assets()
 
-    def training_data(self) -> dict[str, Path]:
+    def training_data(self) -> dict[str, Path | str]:
         return self.base.training_data()
 
     def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> ShuffledReward:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 PLUGINS = ("backbones", "rewards", "methods", "evaluators")
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pandas", "scipy", "numpy"}
 
-CONFIG = {"plugin", "problems", "registry", "slots", "sections", "draft", "spec"}
-TOOLS = {"plugin", "signals", "lock", "progress"}
+CONFIG = {"plugin", "problems", "registry", "slots", "sections", "draft", "checkpoints", "spec"}
+TOOLS = {"plugin", "signals", "lock", "progress", "launch"}
 ALLOWED = {
     "plugin": set(),
     "problems": {"plugin"},
@@ -23,23 +23,37 @@ ALLOWED = {
     "slots": {"plugin", "problems", "registry"},
     "sections": {"plugin"},
     "draft": {"plugin", "problems", "registry", "slots"},
+    "checkpoints": {"plugin", "problems", "slots", "data"},
     "spec": CONFIG,
+    "launch": {"plugin"},
     "signals": {"plugin"},
     "lock": {"plugin"},
     "progress": set(),
     "types": {"plugin"},
-    "sampling": {"plugin", "spec", "types"},
+    "sampling": {"plugin", "spec", "types", "launch"},
     "learning": {"spec", "types", "sampling"} | TOOLS,
-    "data": {"types", "sampling"} | TOOLS,
+    "data": {"types", "sampling", "problems"} | TOOLS,
     "records": {"plugin"},
     "report": {"plugin", "records"},
     "scoring": {"spec", "types", "sampling", "data", "records"} | TOOLS,
 }
 """Module or package of the engine -> what else of the engine it may import."""
-RUN = {"run", "prepare", "conclude"}
+RUN = {"run", "prepare", "conclude", "curate"}
 ALLOWED |= dict.fromkeys(RUN, RUN | ALLOWED.keys())
-ALLOWED["cli"] = {"run", "records", "report"} | CONFIG
-FOR_PLUGINS = {"plugin", "types", "spec", "registry", "sampling", "learning", "data"}
+ALLOWED["timing"] = {
+    "prepare",
+    "conclude",
+    "slots",
+    "spec",
+    "types",
+    "sampling",
+    "learning",
+    "records",
+    "launch",
+}
+ALLOWED["__main__"] = {"cli", "launch"}
+ALLOWED["cli"] = {"run", "curate", "records", "report", "launch", "data", "timing"} | CONFIG
+FOR_PLUGINS = {"plugin", "types", "spec", "registry", "sampling", "learning", "data", "launch"}
 LEARNING_FOR_PLUGINS = {"rows", "preference", "objectives"}
 
 
@@ -133,6 +147,7 @@ def loaded_by(statements: str) -> set[str]:
 def test_reading_verbs_start_without_torch():
     verbs = ["--help"], ["run", "--help"], ["list"], ["show", "lpo"], ["show", "tiny-sd15-lpo"]
     verbs += (["validate", "tiny-sd15-lpo"], ["run", "--dry-run"], ["--version"], ["report", "--help"])
+    verbs += (["download", "sd15", "--dry-run"],)
     calls = "\n".join(f"assert main({words!r}) == 0, {words!r}" for words in verbs)
     assert loaded_by(f"from lpobench.cli import main\n{calls}") == set()
 

@@ -71,7 +71,7 @@ def test_a_wrong_value(override, message):
             "trian",
             "a run",
             "train",
-            "backbone, method, reward, evaluators, sampling, lora, train, eval, seed, device",
+            "backbone, method, reward, evaluators, sampling, lora, train, eval, checkpoint, seed, device",
         ),
     ],
 )

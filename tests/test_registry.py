@@ -97,3 +97,9 @@ def test_names_are_known_without_importing_a_plugin():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in registry.KINDS for n in registry.names(k)])
+def test_an_entry_point_names_the_module_its_class_is_written_in(kind, name):
+    """Not one that passes it on: a record would call the plug-in by another name than the user did."""
+    assert registry.name_of(kind, registry.get(kind, name)) == name

@@ -2,7 +2,9 @@
 
 import numpy as np
 import torch
+from diffusers import StableDiffusion3Pipeline
 
+from backbones.tiny import models
 from lpobench.data.shapes.judge import judge
 from lpobench.data.shapes.render import draw
 from lpobench.data.shapes.scene import TASKS, sample_scenes
@@ -43,12 +45,13 @@ def base(pipe, num: int = 600, seed: int = 1, batch: int = 60) -> dict[str, floa
     scenes = sample_scenes("eval", num, rng)
     generator = torch.Generator().manual_seed(seed)
     pipe.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 20, "guidance_scale": 5.0, "generator": generator, "output_type": "np"}
+    if isinstance(pipe, StableDiffusion3Pipeline):
+        settings["max_sequence_length"] = models.T5_TOKENS
     for start in range(0, num, batch):
         some = scenes[start : start + batch]
         prompts = [scene.text for scene in some]
-        images = pipe(
-            prompts, num_inference_steps=20, guidance_scale=5.0, generator=generator, output_type="np"
-        ).images
+        images = pipe(prompts, **settings).images
         for scene, image in zip(some, images, strict=True):
             right[scene.task].append(judge(scene, image).correct)
     by_task = {task: round(float(np.mean(values)), 4) for task, values in right.items()}

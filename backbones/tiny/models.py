@@ -4,13 +4,21 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lpobench.data.shapes.scene import COLORS, COUNTS, RELATIONS, SHAPES, SIZES
 
 LATENT_SPACE = "tiny-vae-f8c8"
 TEXT_LENGTH, TEXT_WIDTH = 16, 128
+JOINT_WIDTH, T5_TOKENS = 256, 4
+"""tiny-sd3's text tokens: their width, and the zero tokens that stand where T5's would (`max_sequence_length`)."""
 
 
 def vae() -> AutoencoderKL:
@@ -44,25 +52,71 @@ def unet() -> UNet2DConditionModel:
     )
 
 
-def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A three-layer CLIP text model, 0.6 M parameters."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
-            projection_dim=TEXT_WIDTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+def unet_xl() -> UNet2DConditionModel:
+    """5.6 M parameters; attention at the coarser resolution only, two transformer layers deep, as in SDXL."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=192,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        norm_num_groups=16,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=32,
+        projection_class_embeddings_input_dim=128 + 6 * 32,
     )
 
 
-def scheduler() -> DDIMScheduler:
+def transformer() -> SD3Transformer2DModel:
+    """3.5 M parameters on 64 tokens, one per latent pixel, query and key normalised as in SD3.5."""
+    return SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=8,
+        out_channels=8,
+        num_layers=6,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=JOINT_WIDTH,
+        caption_projection_dim=128,
+        pooled_projection_dim=64 + 128,
+        pos_embed_max_size=8,
+        qk_norm="rms_norm",
+    )
+
+
+def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> CLIPTextModel:
+    """A three-layer CLIP text model, 0.6 M parameters at width 128."""
+    return CLIPTextModel(_text_config(tokenizer, width))
+
+
+def projected_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
+    """The same with a pooled, projected output."""
+    return CLIPTextModelWithProjection(_text_config(tokenizer, width))
+
+
+def _text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=3,
+        num_attention_heads=width // 32,
+        max_position_embeddings=TEXT_LENGTH,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def ddim_scheduler() -> DDIMScheduler:
     """The schedule of SD1.5, sampled as the LPO release samples it: 951, 901, ..., 1."""
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -73,6 +127,11 @@ def scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+def flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The schedule of SD3."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)
 
 
 def words() -> list[str]:

@@ -10,7 +10,6 @@ Training pairs use training prompts. `validation_unique` and `test_unique` use h
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,13 @@ from torch import Tensor
 
 from backbones.tiny import TinySD15
 from lpobench.data.pairs import LatentPairs, PairsMeta
+from lpobench.data.shapes.annotator import altered, labelled
 from lpobench.data.shapes.judge import Judgement, judge
 from lpobench.data.shapes.render import draw
-from lpobench.data.shapes.scene import COLORS, COUNTS, RELATIONS, SHAPES, SIZES, Scene, sample_scenes
+from lpobench.data.shapes.scene import Scene, sample_scenes
 from lpobench.sampling import Policy
 from lpobench.spec import SamplingSettings
 
-SHARPNESS, TIE_BELOW = 5.0, 0.08
-"""Annotator: sees the difference in preference plus logistic noise of scale 1 / SHARPNESS, calls a tie below."""
-GAPS = {"aesthetic_gap": "aesthetics", "clipscore_gap": "words", "vqascore_gap": "alignment"}
-"""The judge's stand-ins for the three scorers of MPCF."""
 GAP_UNITS = (0.15, 3.0, 1.5)
 """One published unit (an aesthetic point, a CLIP cosine, a VQAScore) in the judge's own parts, all in [0, 1]."""
 BATCH = 120
@@ -49,41 +45,6 @@ def sample(backbone, wanted: list[Scene], num_steps: int, seed: int) -> Tensor:
         latents.append(x)
         print(f"sampled {start + len(prompts)} of {len(wanted)}", file=sys.stderr, flush=True)
     return torch.cat(latents)
-
-
-def altered(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one demand broken: a shape, color, count, size or relation."""
-
-    def other(options, old):
-        rest = [option for option in options if option != old]
-        return rest[rng.integers(len(rest))]
-
-    breakable = {
-        "shape": True,
-        "color": scene.things[0].color is not None,
-        "count": scene.task == "counting",
-        "size": scene.size is not None,
-        "relation": scene.relation is not None,
-    }
-    match other([name for name, there in breakable.items() if there], None):
-        case "relation":
-            return replace(scene, relation=other(RELATIONS, scene.relation))
-        case "size":
-            return replace(scene, size=other(SIZES, scene.size))
-        case "count":
-            return replace(scene, things=scene.things[:1] * other(COUNTS, len(scene.things)))
-        case attribute:
-            which = int(rng.integers(len(scene.things)))
-            old = scene.things[which]
-            value = other({"shape": SHAPES, "color": COLORS}[attribute], getattr(old, attribute))
-            new = replace(old, **{attribute: value})
-            all_alike = scene.task == "counting"
-            return replace(
-                scene,
-                things=tuple(
-                    new if all_alike or i == which else thing for i, thing in enumerate(scene.things)
-                ),
-            )
 
 
 def encode(backbone, pictures: list[np.ndarray]) -> Tensor:
@@ -109,17 +70,6 @@ def rows(
         {**shared, **labelled(words[i], words[j], rng), "image_0_uid": uids[i], "image_1_uid": uids[j]}
         for i, j in pairs
     ]
-
-
-def labelled(first: Judgement, second: Judgement, rng: np.random.Generator) -> dict:
-    """The annotator's label, the winner's leads (for a tie, the distances) and the truth."""
-    seen = first.preference - second.preference + rng.logistic(scale=1 / SHARPNESS)
-    tie = abs(seen) < TIE_BELOW
-    label = 0.5 if tie else float(seen > 0)
-    leads = {name: getattr(first, part) - getattr(second, part) for name, part in GAPS.items()}
-    leads = {name: abs(lead) if tie else lead if label == 1 else -lead for name, lead in leads.items()}
-    truth = {"true_preference_0": first.preference, "true_preference_1": second.preference}
-    return {"label_0": label, "label_1": 1 - label, **{k: round(v, 4) for k, v in (leads | truth).items()}}
 
 
 def make(args: argparse.Namespace) -> LatentPairs:

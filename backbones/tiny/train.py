@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from backbones.tiny import gates, models
+from backbones.tiny.families import FAMILIES
 from backbones.tiny.optimizer import MuonAdamW
 from lpobench.data.shapes.render import draw
 from lpobench.data.shapes.scene import sample_scenes
@@ -124,18 +124,6 @@ def train_vae(args: argparse.Namespace) -> None:
     print(json.dumps({"gate": gates.vae(vae), "scaling_factor": vae.config.scaling_factor}))
 
 
-class TextAndUNet(nn.Module):
-    """The two trained halves of the base model under one name."""
-
-    def __init__(self, tokenizer):
-        super().__init__()
-        self.text_encoder = models.text_encoder(tokenizer)
-        self.unet = models.unet().to(memory_format=torch.channels_last)
-
-    def forward(self, latents: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        return self.unet(latents, t, self.text_encoder(ids).last_hidden_state).sample
-
-
 @torch.no_grad()
 def encode_pictures(vae, num: int, args: argparse.Namespace) -> tuple[Tensor, Tensor, list[str]]:
     """Posterior means and standard deviations, scaled, and prompts, of `num` training renders; cached in `work`."""
@@ -154,61 +142,52 @@ def encode_pictures(vae, num: int, args: argparse.Namespace) -> tuple[Tensor, Te
 
 
 def train_base(args: argparse.Namespace) -> None:
-    """Noise prediction, min-SNR-5 weights, one caption in ten dropped."""
+    """One caption in ten dropped. Noise prediction with min-SNR-5 weights, or the flow's velocity, unweighted."""
     torch.manual_seed(args.seed)
-    vae = models.vae().from_pretrained(args.out / "vae").eval().to(args.device)
+    vae = models.vae().from_pretrained(args.vae or args.out / "vae").eval().to(args.device)
     vae.register_to_config(_name_or_path=models.LATENT_SPACE)  # not the folder it lies in here
     tokenizer = models.tokenizer(args.work / "tokenizer")
     mean, std, prompts = encode_pictures(vae, args.pictures, args)
     pad = {"padding": "max_length", "max_length": models.TEXT_LENGTH, "return_tensors": "pt"}
     ids = tokenizer(prompts, **pad).input_ids.to(args.device)
     empty = tokenizer([""], **pad).input_ids.to(args.device)
-    net = TextAndUNet(tokenizer).to(args.device)
-    alpha_bars = models.scheduler().alphas_cumprod.to(args.device)
-    run = Progress(net, MuonAdamW(net, 0.01, 2e-3, weight_decay=0.02), args.work / "base.pt", ema_decay=0.998)
-    best = args.work / "gates.jsonl"
+    net = FAMILIES[args.model](tokenizer).to(args.device)
+    schedule = net.schedule()
+    optimizer = MuonAdamW(net, 0.01, 2e-3, weight_decay=0.02)
+    run = Progress(net, optimizer, args.work / f"{args.model}.pt", ema_decay=0.998)
     while run.step < args.steps:
         torch.manual_seed(args.seed + run.step)
         rows = torch.randint(len(mean), (args.batch,), device=args.device)
-        t = torch.randint(1000, (args.batch,), device=args.device)
+        t = schedule.random_timesteps(args.batch).to(args.device)
         x0, noise = mean[rows] + std[rows] * torch.randn_like(mean[rows]), torch.randn_like(mean[rows])
-        alpha_bar = alpha_bars[t].view(-1, 1, 1, 1)
-        latents = (alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise).contiguous(
-            memory_format=torch.channels_last
-        )
-        dropped = torch.rand(args.batch, 1, device=args.device) < 0.1
-        error = (net(latents, t, torch.where(dropped, empty, ids[rows])) - noise).square().mean((1, 2, 3))
-        snr = (alpha_bar / (1 - alpha_bar)).flatten()
-        loss = (error * snr.clamp(max=5) / snr).mean()
-        run.advance(loss, learning_rate(run.step, args.steps, warmup=100), "")
+        alpha, sigma = (level.view(-1, 1, 1, 1) for level in schedule.levels(t))
+        dropped = torch.rand(args.batch, device=args.device) < 0.1
+        output = net(alpha * x0 + sigma * noise, t, ids[rows], empty, dropped)
+        error = (output - schedule.target(x0, noise, t)).square().mean((1, 2, 3))
+        if schedule.prediction == "epsilon":
+            snr = (alpha / sigma).square().flatten()
+            error = error * snr.clamp(max=5) / snr
+        run.advance(error.mean(), learning_rate(run.step, args.steps, warmup=100), "")
         if run.step % args.gate_every == 0:
-            seen = gates.base(pipeline(net, vae, tokenizer, run.ema), num=args.gate_prompts)
+            seen = gates.base(pipeline(args.model, net, vae, tokenizer, run.ema), num=args.gate_prompts)
             print("gate", seen, file=sys.stderr, flush=True)
-            with best.open("a") as log:
+            with (args.work / f"{args.model}-gates.jsonl").open("a") as log:
                 log.write(json.dumps({"step": run.step, **seen}) + "\n")
     run.save()
-    pipe = pipeline(net, vae, tokenizer, run.ema)
-    pipe.unet.half()  # stored in half the size; stock loaders read it back as float32
+    pipe = pipeline(args.model, net, vae, tokenizer, run.ema)
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    denoiser.half()  # stored in half the size; diffusers reads it back as float32, transformers would not
     pipe.save_pretrained(args.out, safe_serialization=True)
-    pipe.unet.float()
+    denoiser.float()
     print(json.dumps({"steps": run.step, "gate": gates.base(pipe, num=600)}))
 
 
-def pipeline(net: TextAndUNet, vae, tokenizer, ema: EMAModel) -> StableDiffusionPipeline:
+def pipeline(model: str, net: nn.Module, vae, tokenizer, ema: EMAModel):
     """A stock pipeline of a copy of the averaged weights."""
-    averaged = TextAndUNet(tokenizer).to(next(net.parameters()).device)
+    averaged = FAMILIES[model](tokenizer).to(next(net.parameters()).device)
     averaged.load_state_dict(net.state_dict())
     ema.copy_to(averaged.parameters())
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=averaged.text_encoder.eval(),
-        tokenizer=tokenizer,
-        unet=averaged.unet.eval(),
-        scheduler=models.scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return averaged.eval().pipeline(vae, tokenizer)
 
 
 def main() -> None:
@@ -216,6 +195,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stage", choices=["vae", "base"])
+    parser.add_argument("--model", choices=[*FAMILIES], default="tiny-sd15", help="base model to train")
+    parser.add_argument("--vae", type=Path, help="VAE folder of the base (default: the one in --out)")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and cached latents")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
     parser.add_argument(

@@ -11,15 +11,17 @@ from typing import Annotated
 import typer
 
 from lpobench import __version__
-from lpobench.cli import reward
+from lpobench.cli import bench, data, reward
 from lpobench.cli.doctor import doctor
+from lpobench.cli.download import download
 from lpobench.cli.exits import Exit
 from lpobench.cli.list import list_names
-from lpobench.cli.output import say, show
+from lpobench.cli.output import show
 from lpobench.cli.report import report
 from lpobench.cli.run import run
 from lpobench.cli.show import show_name
 from lpobench.cli.validate import validate
+from lpobench.launch import environment
 from lpobench.plugin import UserError
 
 app = typer.Typer(
@@ -32,8 +34,11 @@ app.command("list")(list_names)
 app.command("show")(show_name)
 app.command("validate")(validate)
 app.command("report")(report)
+app.command("download")(download)
 app.command("doctor")(doctor)
+app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,32 +71,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        code = app([word for word in words if word != "--debug"], prog_name="lpobench", standalone_mode=False)
+        plain = [word for word in words if word != "--debug"]
+        code = app(plain, prog_name="lpobench", standalone_mode=False, obj=words)
         return code if isinstance(code, int) else Exit.OK
     except typer.TyperException as error:  # an option or argument that does not exist or does not parse
-        return _fail(error.format_message(), error.exit_code, debug)
+        return _fail(error.format_message(), error.exit_code, debug, error)
     except UserError as error:
-        return _fail(str(error), error.exit_code, debug)
+        return _fail(str(error), error.exit_code, debug, error)
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"no space left on the disk of {error.filename or 'the run'}", Exit.FAILED, debug)
-        return _crash()
-    except Exception:
-        return _crash()
+            message = f"no space left on the disk of {error.filename or 'the run'}"
+            return _fail(message, Exit.FAILED, debug, error)
+        return _crash(error)
+    except Exception as error:
+        return _crash(error)
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
-    """An expected error."""
+def _fail(message: str, code: int, debug: bool, error: Exception) -> int:
+    """An expected error. A launcher says it once for all its processes."""
     if debug:
         traceback.print_exc()
-    say(f"error: {' '.join(message.split())}")
+    line = " ".join(message.split())
+    environment.report(line, error, code)
+    if not environment.launched():
+        typer.echo(f"error: {line}", err=True)
     return code
 
 
-def _crash() -> int:
+def _crash(error: Exception) -> int:
     """An error of ours."""
     traceback.print_exc()
-    say("error: unexpected; the traceback above is what a report needs, with `lpobench doctor`")
-    return Exit.FAILED
+    message = "unexpected; the traceback above is what a report needs, with `lpobench doctor`"
+    return _fail(message, Exit.FAILED, False, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,9 @@ from typing import Any
 from lpobench import registry
 from lpobench.cli.options import RUNS, Json, Out
 from lpobench.cli.output import check_writable, columns, heading, show_json
+from lpobench.data import assets
 from lpobench.plugin import UserError
+from lpobench.spec import check_assets_of
 
 PACKAGES = (
     "lpobench",
@@ -30,13 +33,16 @@ PACKAGES = (
 def doctor(out: Out = RUNS, as_json: Json = False) -> None:
     """Look over this machine.
 
-    Versions, devices, disk, and which weights are present: to read before a run and to paste into an issue.
+    Versions, devices, disk, which backbones and rewards are runnable, and which assets are here: to read before a
+    run and to paste into an issue. `lpobench download` supplies what is missing.
     """
     findings = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "devices": _devices(),
         "disk": _disk(out),
-        "weights": _weights(),
+        "backbones": _runnable("backbones"),
+        "rewards": _runnable("rewards"),
+        "assets": _assets(),
     }
     if as_json:
         return show_json(findings)
@@ -79,16 +85,29 @@ def _disk(out: Path) -> dict[str, Any]:
     return {"out": str(out), "writable": writable, "free": f"{shutil.disk_usage(place).free / 2**30:.1f} GiB"}
 
 
-def _weights() -> dict[str, str]:
-    """What each plug-in with no required setting would read from disk, as it stands by default."""
+def _runnable(kind: registry.Kind) -> dict[str, str]:
+    """Each plug-in as it stands by default: what it would read from disk, or what is missing and supplies it."""
     found = {}
-    for kind in ("backbones", "rewards"):
-        for name in registry.names(kind):
-            try:
-                settings = registry.get(kind, name)()
-                _ = settings.latent_space  # raises where only the weights' folder could tell
-                for what, path in settings.assets().items():
-                    found[f"{name} {what}"] = f"{'present' if path.exists() else 'missing'}: {path}"
-            except UserError as error:
-                found[name] = str(error)
+    for name in registry.names(kind):
+        try:
+            part = registry.get(kind, name)()
+            check_assets_of(part)
+            files = [str(path) for path in part.assets().values()]
+            found[name] = f"ready: {os.path.commonpath(files)}" if files else "ready"
+        except UserError as error:
+            found[name] = f"not ready: {error}"
+    return found
+
+
+def _assets() -> dict[str, str]:
+    """Everything in the table of assets: where it is, or what it would cost."""
+    found = {}
+    for name, asset in assets.table().items():
+        path, problem = assets.look(asset)
+        if path:
+            found[name] = f"present: {path}"
+        elif problem == assets.describe(asset):
+            found[name] = f"missing: size {asset.size}, licence {asset.terms}"
+        else:
+            found[name] = f"missing: {problem}"
     return found

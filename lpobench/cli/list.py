@@ -9,6 +9,7 @@ import typer
 from lpobench import registry
 from lpobench.cli.options import Json
 from lpobench.cli.output import columns, heading, show, show_json
+from lpobench.data import assets
 from lpobench.draft import built_in_recipes
 from lpobench.plugin import UserError
 from lpobench.problems import hint
@@ -24,19 +25,22 @@ def catalogue() -> dict[str, dict[str, str]]:
         name: _first_comment(path.read_text(encoding="utf-8")) for name, path in built_in_recipes().items()
     }
     sections = {name: (cls.__doc__ or "").split("\n")[0] for name, cls in SECTIONS.items()}
-    return {**plugins, "recipes": recipes, "sections": sections}
+    known_assets = {name: asset.note for name, asset in assets.table().items()}
+    return {**plugins, "recipes": recipes, "sections": sections, "assets": known_assets}
 
 
 def list_names(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[KIND]", help="backbones, rewards, methods, evaluators, recipes, sections."),
+        typer.Argument(
+            metavar="[KIND]", help="backbones, rewards, methods, evaluators, recipes, sections, assets."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List everything that has a name.
 
-    Plug-ins, built-in recipes and the sections of settings, with a line about each.
+    Plug-ins, built-in recipes, the sections of settings and what can be downloaded, with a line about each.
     """
     known = catalogue()
     if kind is not None and kind not in known:

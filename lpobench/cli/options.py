@@ -10,7 +10,9 @@ import typer
 
 from lpobench import registry
 from lpobench.cli.output import say
+from lpobench.data import assets
 from lpobench.draft import built_in_recipes
+from lpobench.launch import environment
 from lpobench.plugin import UserError
 from lpobench.slots import name_of
 from lpobench.spec import RunSpec, load_spec
@@ -50,6 +52,24 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as method.beta=200; repeatable."),
 ]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="Weights to score in place of training: published ones, or a LoRA or denoiser of yours.",
+        autocompletion=lambda incomplete: [n for n in assets.names("checkpoint") if n.startswith(incomplete)],
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Share the work between N processes here, each with a GPU; same result."
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="M", help="Of M machines, on each of which the same command is started."),
+]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of the training.")]
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Where runs are kept, one folder each.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -63,12 +83,15 @@ def spec_of(
     method: str | None = None,
     reward: str | None = None,
     evaluators: str | None = None,
+    checkpoint: str | None = None,
     seed: int | None = None,
 ) -> RunSpec:
     """The run these options describe; what is dropped on the way is told on stderr."""
     scorers = evaluators and [name.strip() for name in evaluators.split(",")]
-    flags = {"backbone": backbone, "method": method, "reward": reward, "evaluators": scorers, "seed": seed}
-    return load_spec(recipe, flags, overrides or (), say)
+    flags = {"backbone": backbone, "method": method, "reward": reward, "evaluators": scorers}
+    flags |= {"checkpoint": checkpoint, "seed": seed}
+    quiet = environment.launched()  # the launcher has said it
+    return load_spec(recipe, flags, overrides or (), (lambda line: None) if quiet else say)
 
 
 def require_reward(spec: RunSpec) -> None:

@@ -1,4 +1,4 @@
-"""stdout is data, stderr is talk."""
+"""stdout is data, stderr is talk. Of several processes of a run, the main one talks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from typing import Any
 
 import typer
 
+from lpobench.launch import environment
 from lpobench.plugin import UserError
 
 
 def say(line: object) -> None:
     """One line of talk."""
-    typer.echo(line, err=True)
+    if environment.is_main():
+        typer.echo(line, err=True)
 
 
 def show(text: object = "") -> None:
     """A line of data."""
-    typer.echo(text)
+    if environment.is_main():
+        typer.echo(text)
 
 
 def heading(text: str) -> None:
@@ -31,7 +34,7 @@ def heading(text: str) -> None:
 
 def show_json(document: object) -> None:
     """The one JSON document a verb prints under --json."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    show(json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
 def columns(rows: Iterable[Sequence[str]], indent: int = 2) -> None:
@@ -47,7 +50,8 @@ def show_rich(renderable: object) -> None:
     """A rich table; wide enough not to wrap when nobody looks."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 160).print(renderable)
+    if environment.is_main():
+        Console(width=None if sys.stdout.isatty() else 160).print(renderable)
 
 
 def to_toml(values: Mapping[str, Any], table: str = "") -> str:

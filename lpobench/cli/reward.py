@@ -6,6 +6,7 @@ import typer
 
 from lpobench.cli import options
 from lpobench.cli.output import check_writable, columns, show, show_json
+from lpobench.launch import torchrun
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -19,11 +20,14 @@ def reward(context: typer.Context) -> None:
 
 @app.command()
 def train(
+    context: typer.Context,
     recipe: options.Recipe = None,
     backbone: options.Backbone = None,
     reward: options.Reward = None,
     overrides: options.Set = None,
     seed: options.Seed = None,
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
     out: options.Out = options.RUNS,
     as_json: options.Json = False,
 ) -> None:
@@ -35,6 +39,8 @@ def train(
     options.require_reward(spec)
     check_writable(out)
     spec.check_assets(trains_reward=True)
+    if torchrun.ran(context.obj, spec.device, gpus, nodes):
+        return None
     from lpobench.run import train_reward_only  # torch is imported here
 
     summary = train_reward_only(spec, out)

@@ -9,17 +9,20 @@ import typer
 
 from lpobench.cli import options
 from lpobench.cli.output import check_writable, say, show, show_json, show_rich, to_toml
+from lpobench.launch import torchrun
 from lpobench.plugin import MissingAsset
 from lpobench.records.record import find_complete, run_name
 from lpobench.spec import RunSpec
 
 
 def run(
+    context: typer.Context,
     recipe: options.Recipe = None,
     backbone: options.Backbone = None,
     method: options.Method = None,
     reward: options.Reward = None,
     evaluators: options.Evaluators = None,
+    checkpoint: options.Checkpoint = None,
     overrides: options.Set = None,
     seed: options.Seed = None,
     limit: Annotated[
@@ -28,6 +31,8 @@ def run(
             min=1, metavar="N", help="At most N updates and N prompts: for trying things, not for tables."
         ),
     ] = None,
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
     resume: Annotated[bool, typer.Option(help="Go on from what is there, or start over.")] = True,
     train_reward: Annotated[
         bool, typer.Option("--train-reward", help="Train the reward model first, instead of loading it.")
@@ -51,6 +56,7 @@ def run(
         method=method,
         reward=reward,
         evaluators=evaluators,
+        checkpoint=checkpoint,
         seed=seed,
     )
     check_writable(out)
@@ -59,6 +65,8 @@ def run(
     if dry_run:
         return _plan(spec, out / run_name(spec.id, limit, train_reward), limit, train_reward, as_json)
     spec.check_assets(trains_reward=train_reward)
+    if torchrun.ran(context.obj, spec.device, gpus, nodes):
+        return None
     from lpobench.run import execute  # torch is imported here
 
     record = execute(spec, out, resume=resume, limit=limit, train_reward=train_reward)
@@ -81,7 +89,7 @@ def _plan(spec: RunSpec, folder: Path, limit: int | None, train_reward: bool, as
         "missing": _missing(spec, train_reward),
         "reward": "trained first" if train_reward else "loaded" if spec.reward else "none",
         "updates": updates,
-        "images": prompts * spec.eval.images_per_prompt * (2 if spec.method.trains else 1),
+        "images": prompts * spec.eval.images_per_prompt * (2 if spec.method.trains or spec.checkpoint else 1),
     }
     if as_json:
         return show_json(plan | {"limit": limit, "spec": spec.model_dump(mode="json")})

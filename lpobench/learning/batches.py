@@ -54,10 +54,16 @@ def rows_for_update(left: int, size: int) -> int:
     return size if left - size >= size / 2 else left
 
 
-def parts(rows: Rows, most: int) -> Iterator[tuple[Rows, float]]:
-    """Split rows into equal parts of at most `most`, each with its share of the rows.
+def parts(rows: Rows, most: int, whole: int | None = None) -> Iterator[tuple[Rows, float]]:
+    """Split rows into equal parts of at most `most`, each with its share of `whole` rows (default: these).
 
     The sum of share * mean over the part is the mean over all rows: gradient accumulation is exact.
     """
-    for index in torch.arange(len(rows)).tensor_split(-(-len(rows) // most)):
-        yield rows.take(index), len(index) / len(rows)
+    if len(rows):
+        for index in torch.arange(len(rows)).tensor_split(-(-len(rows) // most)):
+            yield rows.take(index), len(index) / (whole or len(rows))
+
+
+def largest_part(num: int, most: int) -> int:
+    """Rows of the largest part that `parts` makes of `num` rows."""
+    return -(-num // -(-num // most))

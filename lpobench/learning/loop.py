@@ -1,7 +1,6 @@
 """The moves of a training run: collect a round, take an update, save, resume."""
 
 import math
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +12,15 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
+from lpobench.launch import ranks
 from lpobench.learning import setup
-from lpobench.learning.batches import PromptCursor, parts, rows_for_update, shuffled
+from lpobench.learning.batches import PromptCursor, rows_for_update, shuffled
 from lpobench.learning.metrics import MetricsLog
+from lpobench.learning.shares import Shares
 from lpobench.learning.state import StateFiles, TrainState
 from lpobench.plugin import MethodSettings, UserError
 from lpobench.spec import TrainSettings
-from lpobench.types import Context, Rows
+from lpobench.types import Context
 
 MAX_EMPTY_ROUNDS = 20
 
@@ -48,6 +49,7 @@ class Loop:
     accelerator: Accelerator
     optimizer: AcceleratedOptimizer
     files: StateFiles
+    shares: Shares
     state: TrainState = field(default_factory=TrainState)
     saved: int | None = None
     """Update of the newest checkpoint on disk."""
@@ -66,6 +68,11 @@ class Loop:
         fingerprint: str,
     ) -> "Loop":
         """Everything set up, and restored if there is something to restore."""
+        if settings.prompts_per_round < ranks.world():
+            raise UserError(
+                f"train.prompts_per_round is {settings.prompts_per_round}, fewer than the {ranks.world()} "
+                "processes that share them: use fewer processes or more prompts"
+            )
         cursor = ctx.next_prompts = PromptCursor(prompts, settings.prompts_per_round, seed)
         accelerator = setup.accelerator(settings, ctx.policy.backbone.device)
         optimizer = accelerator.prepare(setup.adamw(ctx.policy.adapters, settings))
@@ -73,7 +80,8 @@ class Loop:
             ctx.policy.backbone.denoiser.enable_gradient_checkpointing()
         keep, scaler = settings.keep_checkpoints, accelerator.scaler
         files = StateFiles(folder / "checkpoints", keep, fingerprint, method, ctx, optimizer, scaler)
-        run = cls(method, ctx, settings, seed, cursor, accelerator, optimizer, files)
+        shares = Shares(method, ctx, settings, cursor, accelerator, optimizer)
+        run = cls(method, ctx, settings, seed, cursor, accelerator, optimizer, files, shares)
         run.resume()
         return run
 
@@ -88,12 +96,12 @@ class Loop:
             )
         self.state, self.cursor.taken = restored, restored.prompts_taken
         self.saved = self.resumed_from = restored.update
-        print(f"resuming at update {restored.update} of {self.settings.num_updates}", file=sys.stderr)
+        ranks.say(f"resuming at update {restored.update} of {self.settings.num_updates}")
 
     def collect(self) -> None:
         """One round of rows, shuffled. Sampled in the precision of the updates, so that ratios start at 1."""
-        with self._phase("collect"), torch.no_grad(), self.accelerator.autocast():
-            rows = self.method.collect(self.ctx)
+        with self._phase("collect"):
+            rows = self.shares.round(self.state)
         state, num = self.state, len(rows)
         order = shuffled(num, self.seed, "rows", state.round)
         state.round += 1
@@ -103,7 +111,7 @@ class Loop:
         state.pending = rows.take(order) if num else None
         state.empty_rounds = 0 if num else state.empty_rounds + 1
         if num == 0:
-            print(f"round {state.round} gave no rows to train on", file=sys.stderr)
+            ranks.say(f"round {state.round} gave no rows to train on")
         if state.empty_rounds == MAX_EMPTY_ROUNDS:
             raise EmptyRounds(
                 f"{MAX_EMPTY_ROUNDS} rounds in a row gave no rows to train on (update {state.update}, "
@@ -117,8 +125,9 @@ class Loop:
         left = len(state.pending)
         num = rows_for_update(left, self.settings.minibatch * self.settings.gradient_accumulation)
         with self._phase("update"):
-            means = self._backward(state.pending.take(torch.arange(num)))
+            means = self.shares.gradients(state, num)
             values = _to_floats({**means, "grad_norm": self._clip()})
+            values |= _added(ranks.gather({name: values[name] for name in means}))
             self._guard(values)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -128,25 +137,15 @@ class Loop:
         place = {"update": state.update, "round": state.round, "round_rows": state.round_rows, "rows": num}
         return {**place, **values, "seconds": time.perf_counter() - began}
 
-    def save(self, metrics: MetricsLog) -> None:
-        """A checkpoint of this update, unless there is one."""
+    def save(self, metrics: MetricsLog | None) -> None:
+        """A checkpoint of this update, unless there is one. Only the main process has metrics."""
         if self.saved == self.state.update:
             return
         with self._phase("checkpoint"):
-            metrics.sync()
+            if metrics:
+                metrics.sync()
             self.files.save(self.state)
         self.saved = self.state.update
-
-    def _backward(self, rows: Rows) -> dict[str, Tensor]:
-        """Gradient of the mean loss over rows, part by part; means of the loss and of what else is logged."""
-        means: dict[str, Tensor] = {}
-        for part, share in parts(rows, self.settings.minibatch):
-            with self.accelerator.autocast():
-                loss, logs = self.method.loss(self.ctx.policy, part.to(self.ctx.policy.backbone.device))
-            self.accelerator.backward(share * loss)
-            for name, value in {"loss": loss, **logs}.items():
-                means[name] = means.get(name, 0) + share * value.detach().float()
-        return means
 
     def _clip(self) -> Tensor:
         """Scale the gradient to norm `max_grad_norm` where it is longer; the norm before that."""
@@ -184,6 +183,12 @@ class Loop:
 
 def _to_floats(values: dict[str, Tensor]) -> dict[str, float]:
     """All of an update's numbers in one transfer from the device."""
-    device = values["loss"].device
+    device = values["grad_norm"].device
     together = torch.stack([value.detach().float().to(device) for value in values.values()])
     return dict(zip(values, together.tolist(), strict=True))
+
+
+def _added(values: list[dict[str, float]]) -> dict[str, float]:
+    """Sums by name; a process without rows has no names."""
+    names = dict.fromkeys(name for each in values for name in each)
+    return {name: sum(each[name] for each in values if name in each) for name in names}

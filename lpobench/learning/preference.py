@@ -81,15 +81,18 @@ def min_gaps(
 
 
 def group_advantages(fork: Fork, scores: Float[Tensor, "k b"]) -> StepSamples:
-    """Standardise scores within each group of candidates that share x_t (GRPO eq. 3); 0 where all agree."""
+    """Standardise scores within each group of candidates that share x_t (GRPO eq. 3); 0 where all agree.
+
+    Rows come prompt by prompt, as rows of a step should: see StepRows.
+    """
     k = len(scores)
     advantage = (scores - scores.mean(0)) / (scores.std(0, correction=0) + 1e-6)
     return StepSamples(
-        fork.latents.repeat(k, 1, 1, 1),
-        fork.t.repeat(k),
-        fork.s.repeat(k),
-        fork.candidates.flatten(0, 1),
-        fork.logprobs.flatten(),
-        advantage.flatten(),
-        fork.prompts * k,
+        fork.latents.repeat_interleave(k, 0),
+        fork.t.repeat_interleave(k),
+        fork.s.repeat_interleave(k),
+        fork.candidates.transpose(0, 1).flatten(0, 1),
+        fork.logprobs.T.flatten(),
+        advantage.T.flatten(),
+        [prompt for prompt in fork.prompts for _ in range(k)],
     )

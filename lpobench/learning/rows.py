@@ -2,6 +2,7 @@
 lpobench.types.Rows).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -10,8 +11,22 @@ from torch import Tensor
 from lpobench.types import Rows
 
 
+class StepRows(Rows):
+    """Rows in the order of a rollout: step by step, and prompt by prompt within a step."""
+
+    t: Float[Tensor, " n"]
+
+    @classmethod
+    def merge(cls, parts: Sequence["StepRows"]) -> "StepRows":
+        """Step by step again; t falls along a rollout."""
+        if len(parts) == 1:
+            return parts[0]
+        whole = cls.cat(parts)
+        return whole.take(whole.t.argsort(descending=True, stable=True))
+
+
 @dataclass(frozen=True)
-class StepPairs(Rows):
+class StepPairs(StepRows):
     """A better and a worse x_s drawn from the same x_t."""
 
     latents: Float[Tensor, "n c h w"]
@@ -23,7 +38,7 @@ class StepPairs(Rows):
 
 
 @dataclass(frozen=True)
-class StepSamples(Rows):
+class StepSamples(StepRows):
     """Single steps x_t -> x_s with their advantage within the group that shares x_t."""
 
     latents: Float[Tensor, "n c h w"]

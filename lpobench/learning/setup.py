@@ -18,15 +18,12 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 def accelerator(settings: TrainSettings, device: torch.device) -> Accelerator:
     """Mixed precision and gradient scaling. Raises UserError where the device cannot do the precision.
 
-    Accumulation is the loop's own: it knows how many rows each part has.
+    Accumulation is the loop's own, also over processes: it knows how many rows each part has.
     """
     if settings.precision == "fp16" and device.type == "cpu":
         raise UserError('train.precision "fp16" needs a GPU; the cpu has "fp32" and "bf16"')
     AcceleratorState._reset_state(reset_partial_state=True)  # a singleton; a process may train many runs
-    made = Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=device.type == "cpu")
-    if made.num_processes > 1:
-        raise UserError(f"training runs in one process, the launcher started {made.num_processes}")
-    return made
+    return Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=device.type == "cpu")
 
 
 def adamw(adapters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:

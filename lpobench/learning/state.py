@@ -1,6 +1,7 @@
 """What a training run must remember between two updates, and how it comes back from disk bit for bit."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
+from lpobench.launch import ranks
 from lpobench.learning import checkpoint, tensors
 from lpobench.plugin import MethodSettings, UserError
 from lpobench.types import Context, Rows
@@ -35,9 +37,19 @@ class TrainState:
     seconds: dict[str, float] = field(default_factory=dict)
     denoiser_calls: dict[str, int] = field(default_factory=dict)
     denoiser_rows: dict[str, int] = field(default_factory=dict)
-    """By phase: collect, update, checkpoint."""
+    """By phase: collect, update, checkpoint. The work of this process, plus that of all before a resume."""
+    microbatch: int | None = None
+    """Rows that go through the denoiser at a time, where train.minibatch did not fit in memory."""
+    collect_passes: int = 1
+    """Passes a process collects its prompts in; more than one where they did not fit in memory at once."""
     pending: Rows | None = None
-    """Rows of the current round that are still to be trained on, in order."""
+    """Rows of the current round that are still to be trained on, in order: all of them in every process."""
+
+    def of_all_processes(self) -> "TrainState":
+        """This state with the denoiser work of every process. To be called by all."""
+        work = ranks.gather((self.denoiser_calls, self.denoiser_rows))
+        calls, rows = (_added(counts) for counts in zip(*work, strict=True))
+        return replace(self, denoiser_calls=calls, denoiser_rows=rows)
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,14 @@ class StateFiles:
     scaler: GradScaler | None
 
     def save(self, state: TrainState) -> None:
-        """One checkpoint, named by its update. Raises StorageError, leaving the ones before."""
+        """One checkpoint, named by its update, by the main process. Raises StorageError, leaving the ones before.
+
+        To be called by all processes, whose state is the same but for the work they did.
+        """
+        whole = state.of_all_processes()
+        ranks.from_main(lambda: self._write(whole))
+
+    def _write(self, state: TrainState) -> None:
         values = asdict(replace(state, pending=None))
         del values["pending"]
         scaler = self.scaler.state_dict() if self.scaler else None
@@ -75,8 +94,11 @@ class StateFiles:
         checkpoint.save(self.root, state.update, files, self.keep)
 
     def restore(self) -> TrainState | None:
-        """The newest state that verifies, the live objects set to it; None if there is none."""
-        folder = checkpoint.newest(self.root)
+        """The newest state that verifies, the live objects set to it; None if there is none.
+
+        To be called by all processes; what was done before counts as the main one's work.
+        """
+        folder = ranks.from_main(lambda: checkpoint.newest(self.root))
         if folder is None:
             return None
         document = json.loads((folder / "state.json").read_bytes())
@@ -89,7 +111,8 @@ class StateFiles:
         )
         if self.scaler:
             self.scaler.load_state_dict(document["scaler"])
-        return TrainState(**document["state"], pending=self._rows(folder, document.get("rows")))
+        state = TrainState(**document["state"], pending=self._rows(folder, document.get("rows")))
+        return state if ranks.is_main() else replace(state, denoiser_calls={}, denoiser_rows={})
 
     def _check(self, folder: Path, document: dict) -> None:
         if document["format"] != FORMAT:
@@ -121,3 +144,12 @@ class StateFiles:
 
     def _device(self) -> torch.device:
         return self.ctx.policy.backbone.device
+
+
+def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Sums by name, in the first one's order."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, num in each.items():
+            total[name] = total.get(name, 0) + num
+    return total

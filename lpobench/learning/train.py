@@ -1,18 +1,25 @@
-"""The training loop, the same for every method: collect rows, take optimiser steps on them, repeat.
+"""The training loop, the same for every method and any number of processes: collect rows, take optimiser
+steps on them, repeat.
 
 One round: `method.collect` samples with the current policy under no_grad; its rows are shuffled and cut into
 updates; each update is one AdamW step on `minibatch * gradient_accumulation` rows, computed in parts of at
 most `minibatch`. Rows are used once. The run may be stopped, or killed, between any two instructions: what
 follows from the last checkpoint is bit for bit what would have followed anyway (on the CPU).
 
+Several processes (lpobench.launch) split the prompts of a round and the rows of an update, and every one of
+them knows all rows: the result is that of one process, up to the rounding of other batch shapes. Where memory
+does not suffice at first, a process splits its share further.
+
 Differs from the released LPO and SPO code: the gradient is really clipped (theirs clips an exhausted
 iterator; `max_grad_norm = None` is what they do in effect), and a small remainder of a round joins the update
 before it instead of being a short, noisy step of its own.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from lpobench.launch import ranks
 from lpobench.learning.checkpoint import StorageError, sweep
 from lpobench.learning.loop import EmptyRounds, Loop, NonFiniteLoss
 from lpobench.learning.metrics import MetricsLog
@@ -44,11 +51,17 @@ class TrainResult:
     """Latents that went through them, by phase."""
     resumed_from: int | None
     """The update this process started from; None where it started afresh."""
+    processes: int = 1
+    microbatch: int | None = None
+    """Rows that went through the denoiser at a time, where train.minibatch did not fit in memory."""
+    collect_passes: int = 1
+    """Passes a process collected its prompts in; more than one where they did not fit in memory at once."""
     completed: bool = True
 
     @classmethod
     def of(cls, run: Loop) -> "TrainResult":
-        state = run.state
+        """To be called by all processes."""
+        state = run.state.of_all_processes()
         return cls(
             updates=state.update,
             rounds=state.round,
@@ -58,6 +71,9 @@ class TrainResult:
             denoiser_calls=state.denoiser_calls,
             denoiser_rows=state.denoiser_rows,
             resumed_from=run.resumed_from,
+            processes=ranks.world(),
+            microbatch=state.microbatch,
+            collect_passes=state.collect_passes,
         )
 
 
@@ -81,30 +97,45 @@ def train(
     Raises Preempted when `stop` was requested and the state is saved; NonFiniteLoss, EmptyRounds,
     StorageError; UserError where the newest checkpoint is another run's.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder / "checkpoints")
+    ranks.from_main(lambda: _make(folder))
     with seeded(seed, ctx.generator, ctx.policy.backbone.device):
         run = Loop.start(method, ctx, settings, folder, seed=seed, prompts=prompts, fingerprint=fingerprint)
+        log = (
+            MetricsLog(folder / "metrics.jsonl", after=run.state.update) if ranks.is_main() else nullcontext()
+        )
+        shown = progress and ranks.is_main()
         with (
-            MetricsLog(folder / "metrics.jsonl", after=run.state.update) as metrics,
-            progress_bar(
-                settings.num_updates, "training", done=run.state.update, enabled=progress
-            ) as advance,
+            log as metrics,
+            progress_bar(settings.num_updates, "training", done=run.state.update, enabled=shown) as advance,
         ):
             while run.state.update < settings.num_updates:
-                if stop.requested:
+                if reason := ranks.first(stop.reason):
                     run.save(metrics)
                     raise Preempted(
-                        f"{stop.reason}: saved at update {run.state.update} of {settings.num_updates}; "
+                        f"{reason}: saved at update {run.state.update} of {settings.num_updates}; "
                         "the same command goes on from there"
                     )
                 if run.state.pending is None:
+                    if settings.epochs and run.state.prompts_taken >= settings.epochs * len(prompts):
+                        break
                     run.collect()
                     continue
                 values = run.update()
-                metrics.write(values)
+                if metrics:
+                    metrics.write(values)
                 advance(note=f"loss {values['loss']:.4f}")
                 if run.state.update % settings.checkpoint_every == 0:
                     run.save(metrics)
             run.save(metrics)
-    return TrainResult.of(run)
+        if run.state.update == 0:
+            raise EmptyRounds(
+                f"no round of {settings.epochs} epochs gave rows to train on: is the reward flat, or the "
+                "method's threshold too high?"
+            )
+        return TrainResult.of(run)
+
+
+def _make(folder: Path) -> None:
+    """The run's folder, without what dead processes left half-written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder / "checkpoints")

@@ -75,6 +75,17 @@ class Protocol(Settings):
     """Version of each evaluator."""
 
 
+class Checkpoint(Settings):
+    """Weights that were scored in place of a trained policy."""
+
+    name: str
+    """Its column in the table."""
+    loaded: str
+    """What was put onto the denoiser."""
+    sha256: str
+    """Of the file, or over all files of the folder."""
+
+
 class Git(Settings):
     """State of the working tree the code ran from."""
 
@@ -98,7 +109,9 @@ class RunRecord(Settings):
     limit: int | None
     """The --limit it was run with: for trying things, not for tables."""
     trained: bool
-    """False when the method trains nothing: then `none` is compared with itself."""
+    """False when the method trains nothing: then `none` is compared with a checkpoint, or with itself."""
+    checkpoint: Checkpoint | None = None
+    """What was scored instead of training, if anything was."""
     trained_reward: str | None
     """Name in the cache of the reward model that --train-reward trained; None when the reward was given."""
     base: str
@@ -109,12 +122,16 @@ class RunRecord(Settings):
     git: Git | None
     """None when the code does not run from a git working tree."""
     device: str
+    processes: int = 1
+    """Processes that shared the work, each with such a device."""
     costs: dict[str, Cost]
     """Per phase, in the order they ran."""
     reused: tuple[str, ...]
     """Phases whose result an earlier run had already made; they cost this run nothing."""
     peak_memory_bytes: int
-    """Of the accelerator when there is one, else resident memory of the process."""
+    """Of the accelerator when there is one, else resident memory of the process; the largest of all processes."""
+    image_batch: int | None = None
+    """Images that were made at a time, where eval.batch_size did not fit in memory. It changes no image."""
     protocol: Protocol
     metrics: dict[str, Paired]
     groups: dict[str, dict[str, Group]]
@@ -132,6 +149,11 @@ class RunRecord(Settings):
     def phases(self) -> dict[str, float]:
         """Wall seconds per phase."""
         return {name: cost.seconds for name, cost in self.costs.items()}
+
+    @property
+    def variant(self) -> str | None:
+        """What the base is compared with, as tables and scores.csv call it; None where there is nothing."""
+        return self.checkpoint.name if self.checkpoint else self.method if self.trained else None
 
     @property
     def complete(self) -> bool:

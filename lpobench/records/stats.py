@@ -182,7 +182,7 @@ def _compare(by_prompt: pd.DataFrame, confidence: float, resamples: int, seed: i
 
 def _read(record: RunRecord, metrics: Iterable[str]) -> pd.DataFrame:
     scores = read_scores(record.folder / FILE, metrics)
-    base, method = (scores[scores["variant"] == variant] for variant in ("none", record.method))
+    base, method = (scores[scores["variant"] == variant] for variant in ("none", record.variant))
     return _merged(base, method, metrics)
 
 

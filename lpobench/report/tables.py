@@ -34,28 +34,32 @@ class Section:
 
 def comparison(record: RunRecord) -> Stack:
     """The run against the untouched base: scores, scores by task, costs."""
-    return _stack(_header(record), _sections(record))
+    return stack(_header(record), _sections(record))
 
 
 def to_markdown(record: RunRecord) -> str:
     """The same table as markdown."""
-    return _markdown(_header(record), _sections(record))
+    return markdown(_header(record), _sections(record))
 
 
 def pooled_comparison(pooled: Pooled) -> Stack:
     """The same runs over several training seeds, against the untouched base."""
-    return _stack(_pooled_header(pooled), _pooled_sections(pooled))
+    return stack(_pooled_header(pooled), _pooled_sections(pooled))
 
 
 def pooled_markdown(pooled: Pooled) -> str:
     """The same table as markdown."""
-    return _markdown(_pooled_header(pooled), _pooled_sections(pooled))
+    return markdown(_pooled_header(pooled), _pooled_sections(pooled))
 
 
 def _header(record: RunRecord) -> list[str]:
     reward = f", reward {record.reward}" if record.reward else ""
     trained = " trained by this run" if record.trained_reward else ""
-    lines = [f"{record.method} on {record.backbone}{reward}{trained}", _protocol(record, "1 training seed")]
+    lines = [f"{record.variant or record.method} on {record.backbone}{reward}{trained}"]
+    if record.checkpoint:
+        lines += [record.checkpoint.loaded, _protocol(record, "nothing trained")]
+    else:
+        lines.append(_protocol(record, "1 training seed"))
     if record.limit is not None:
         lines.append(f"cut short by --limit {record.limit}: for trying things, not a result")
     return [*lines, f"record {record.id}"]
@@ -82,7 +86,7 @@ def _protocol(record: RunRecord, seeds: str) -> str:
 
 
 def _sections(record: RunRecord) -> list[Section]:
-    sections = [_scores(record.metrics, record.method if record.trained else None, record.protocol)]
+    sections = [_scores(record.metrics, record.variant, record.protocol)]
     if record.check and record.groups.get(record.check):
         sections.append(_tasks(record))
     return [*sections, _costs(record)]
@@ -103,7 +107,7 @@ def _scores(metrics: dict[str, Paired], method: str | None, protocol: Protocol) 
 def _tasks(record: RunRecord) -> Section:
     """The yes/no metric by task."""
     scale = record.metrics[record.check]
-    method = [record.method] if record.trained else []
+    method = [record.variant] if record.variant else []
     rows = [
         [
             task,
@@ -162,7 +166,8 @@ def _decimals(metric: Paired) -> int:
     return 4 if size < 10 else 3 if size < 100 else 2
 
 
-def _stack(header: list[str], sections: list[Section]) -> Stack:
+def stack(header: Sequence[str], sections: Sequence[Section]) -> Stack:
+    """Lines and tables for the terminal."""
     parts: list[RenderableType] = [Text(line) for line in header]
     for section in sections:
         parts += [Text(), _table(section), *([Text(section.note)] if section.note else [])]
@@ -180,7 +185,8 @@ def _table(section: Section) -> Table:
     return table
 
 
-def _markdown(header: list[str], sections: list[Section]) -> str:
+def markdown(header: Sequence[str], sections: Sequence[Section]) -> str:
+    """The same as markdown."""
     lines = [*(f"{line}  " for line in header)]
     for section in sections:
         lines += ["", _pipes(section.headers), _pipes(["---", *["---:"] * (len(section.headers) - 1)])]

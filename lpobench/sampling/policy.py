@@ -4,7 +4,7 @@ Policy and reference are one set of weights: LoRA adapters on for the one, off f
 code keeps a second copy of the model). Conditional and unconditional branches run as one batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol, runtime_checkable
 
@@ -18,6 +18,8 @@ from lpobench.types import Backbone, Conditioning
 
 CACHED_PROMPTS = 1024
 """Encoded prompts kept, least recently used first to go; at SDXL's size 315 KB each."""
+REMEMBERED_AT_ONCE = 64
+"""Prompts that `remember` encodes in one batch."""
 
 
 @runtime_checkable
@@ -44,7 +46,7 @@ class Policy:
 
     `calls` counts denoiser forward passes, `rows` the latents that went through them (guidance doubles rows,
     not calls). `timesteps` and `stds` describe the sampling grid as Python floats, so that control flow reads
-    no device.
+    no device. A rollout makes `shard` = (index, count) of the prompts it is given; the training loop sets it.
     """
 
     def __init__(self, backbone: Backbone, sampling: Sampling, lora: Lora | None = None, seed: int = 0):
@@ -58,8 +60,10 @@ class Policy:
         # bfloat16 would round x_s by a tenth of the last steps' std: those models keep float32 latents
         self.latent_dtype = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
         self.calls = self.rows = 0
+        self.shard: tuple[int, int] = (0, 1)
         self._reference_depth = 0
         self._encoded: dict[str, Conditioning] = {}
+        self._remembered: dict[str, Conditioning] = {}
         self._last: tuple[list[str], Conditioning | None] = ([], None)
         backbone.denoiser.requires_grad_(False)
         if lora is not None:
@@ -108,6 +112,13 @@ class Policy:
             self._last = (list(prompts), self._gather(prompts))
         return self._last[1]
 
+    def remember(self, prompts: Iterable[str], device: torch.device | None = None) -> None:
+        """Encode prompts now and keep them for good, on `device` or else where the backbone puts them."""
+        unseen = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
+        for start in range(0, len(unseen), REMEMBERED_AT_ONCE):
+            encoded = self._encode(unseen[start : start + REMEMBERED_AT_ONCE])
+            self._remembered |= {p: row if device is None else row.to(device) for p, row in encoded.items()}
+
     @contextmanager
     def reference(self) -> Iterator["Policy"]:
         """Inside, the same weights act as the frozen reference: adapters off, no gradients. May be nested."""
@@ -142,18 +153,22 @@ class Policy:
         return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def _gather(self, prompts: list[str]) -> Conditioning:
-        distinct = dict.fromkeys(prompts)
-        unseen = [prompt for prompt in distinct if prompt not in self._encoded]
-        if unseen:
-            with torch.no_grad():
-                fresh = self.backbone.encode_prompt(unseen)
-            self._encoded |= {prompt: fresh.take(torch.tensor([i])) for i, prompt in enumerate(unseen)}
-        rows = [self._encoded[prompt] for prompt in prompts]
+        distinct = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
+        self._encoded |= self._encode([prompt for prompt in distinct if prompt not in self._encoded])
+        rows = [(self._remembered if p in self._remembered else self._encoded)[p] for p in prompts]
         for prompt in distinct:  # most recently used last
             self._encoded[prompt] = self._encoded.pop(prompt)
         while len(self._encoded) > CACHED_PROMPTS:
             del self._encoded[next(iter(self._encoded))]
-        return type(rows[0]).cat(rows)
+        return type(rows[0]).cat(rows).to(self.backbone.device)
+
+    def _encode(self, prompts: list[str]) -> dict[str, Conditioning]:
+        """One row per prompt, of one batch."""
+        if not prompts:
+            return {}
+        with torch.no_grad():
+            rows = self.backbone.encode_prompt(prompts)
+        return {prompt: rows.take(torch.tensor([i])) for i, prompt in enumerate(prompts)}
 
     def _stds(self, num_steps: int) -> tuple[float, ...]:
         grid = self.backbone.schedule.timesteps(num_steps)

@@ -2,6 +2,9 @@
 
 Neither loop reads anything back from the device: which steps are stochastic and where to stop is known
 beforehand. Both run under the caller's grad mode; the training loop calls them under no_grad.
+
+Both roll out only the policy's shard of the prompts they are given, on the noise that a single shard would
+use: noise is drawn for all prompts, and what belongs to other shards is dropped.
 """
 
 from collections.abc import Iterator
@@ -10,9 +13,10 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from lpobench.launch.ranks import part
 from lpobench.sampling.policy import Policy
 from lpobench.sampling.step import StepDistribution
 
@@ -100,9 +104,10 @@ def forks(
     scored at: "s", their own, or "t", one step noisier, as in LPO's released code. When a reward has asked
     for the estimate at s, the next step reuses it.
     """
+    noise = _Noise.of(policy, len(prompts), generator)
+    prompts = prompts[noise.mine]
     k, b = num_candidates, len(prompts)
-    generator = _on(policy.backbone.device, generator)
-    latents, grid = _start(policy, b, generator)
+    latents, grid = noise.start(policy, 1)[0], _grid(policy)
     rows = torch.arange(b, device=latents.device)
     stochastic = [i for i, std in enumerate(policy.stds) if std > 0 and (last is None or i <= last)]
     estimate = None
@@ -111,13 +116,13 @@ def forks(
         x0, eps = policy.denoise(latents, t, prompts) if estimate is None else estimate
         step = policy.step_from(x0, eps, t, s)
         if index < first or policy.stds[index] == 0:
-            latents, estimate = step.sample(1, generator)[0].to(policy.latent_dtype), None
+            latents, estimate = noise.sample(step, 1)[0].to(policy.latent_dtype), None
             continue
-        candidates = step.sample(k, generator).to(policy.latent_dtype)
+        candidates = noise.sample(step, k).to(policy.latent_dtype)
         noisy = Noisy(candidates.flatten(0, 1), (t if score_at == "t" else s).repeat(k), prompts * k, policy)
         yield Fork(index, latents, t, s, step, candidates, noisy, prompts)
 
-        chosen = torch.randint(k, (b,), generator=generator, device=latents.device)
+        chosen = noise.choose(k)
         latents, estimate = candidates[chosen, rows], None
         if noisy._estimate is not None and score_at == "s":
             x0, eps = (part.unflatten(0, (k, b))[chosen, rows] for part in noisy._estimate)
@@ -126,14 +131,15 @@ def forks(
 
 def paths(policy: Policy, prompts: list[str], generator: torch.Generator, num_paths: int) -> Path:
     """Sample `num_paths` whole trajectories per prompt, each from its own noise."""
+    noise = _Noise.of(policy, len(prompts), generator)
+    prompts = prompts[noise.mine]
     k, b = num_paths, len(prompts)
-    generator = _on(policy.backbone.device, generator)
-    latents, grid = _start(policy, k * b, generator)
+    latents, grid = noise.start(policy, k).flatten(0, 1), _grid(policy)
     visited, logprobs = [latents], []
     for index, std in enumerate(policy.stds):
         t, s = grid[index].expand(k * b), grid[index + 1].expand(k * b)
         step = policy.step(latents, t, s, prompts * k)
-        latents = step.sample(1, generator)[0].to(policy.latent_dtype)
+        latents = noise.sample_paths(step, k).to(policy.latent_dtype)
         logprobs.append(step.logprob(latents.to(step.mean.dtype)) if std > 0 else torch.zeros_like(t))
         visited.append(latents)
     return Path(
@@ -145,11 +151,45 @@ def paths(policy: Policy, prompts: list[str], generator: torch.Generator, num_pa
     )
 
 
-def _start(policy: Policy, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pure noise, and the timestep grid on its device."""
-    device = policy.backbone.device
-    noise = torch.randn((num, *policy.backbone.latent_shape), generator=generator, device=device)
-    return noise.to(policy.latent_dtype), policy.backbone.schedule.timesteps(policy.num_steps).to(device)
+@dataclass(frozen=True)
+class _Noise:
+    """Random numbers of a rollout: drawn for all `num` prompts, kept for those that are `mine`."""
+
+    generator: torch.Generator
+    device: torch.device
+    num: int
+    mine: slice
+
+    @classmethod
+    def of(cls, policy: Policy, num: int, generator: torch.Generator) -> "_Noise":
+        """Draws start on the policy's device, whichever the generator is on."""
+        device = policy.backbone.device
+        return cls(_on(device, generator), device, num, part(num, *policy.shard))
+
+    def start(self, policy: Policy, k: int) -> Float[Tensor, "{k} b c h w"]:
+        """Pure noise, as stored."""
+        return self._normal(k, policy.backbone.latent_shape, torch.float32).to(policy.latent_dtype)
+
+    def sample(self, step: StepDistribution, k: int) -> Float[Tensor, "{k} b c h w"]:
+        """k draws of each row of a step, whose rows are prompts."""
+        return step.mean + step.std * self._normal(k, step.mean.shape[1:], step.mean.dtype)
+
+    def sample_paths(self, step: StepDistribution, k: int) -> Float[Tensor, "n c h w"]:
+        """One draw of each row of a step, whose rows are k times the prompts."""
+        return step.mean + step.std * self._normal(k, step.mean.shape[1:], step.mean.dtype).flatten(0, 1)
+
+    def choose(self, k: int) -> Int[Tensor, " b"]:
+        """A candidate for each prompt."""
+        return torch.randint(k, (self.num,), generator=self.generator, device=self.device)[self.mine]
+
+    def _normal(self, k: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        size = (k, self.num, *shape)
+        return torch.randn(size, generator=self.generator, device=self.device, dtype=dtype)[:, self.mine]
+
+
+def _grid(policy: Policy) -> Float[Tensor, " i"]:
+    """The timesteps, on the device."""
+    return policy.backbone.schedule.timesteps(policy.num_steps).to(policy.backbone.device)
 
 
 def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:

@@ -131,6 +131,23 @@ class RectifiedFlow(Schedule):
     shift: float = 3.0
     prediction: Prediction = "flow"
 
+    @classmethod
+    def from_scheduler_config(cls, config: Mapping[str, object]) -> "RectifiedFlow":
+        """Shift of a diffusers FlowMatchEulerDiscreteScheduler config; an absent one is its default, 1."""
+        for key in (
+            "use_dynamic_shifting",
+            "shift_terminal",
+            "invert_sigmas",
+            "use_karras_sigmas",
+            "use_exponential_sigmas",
+            "use_beta_sigmas",
+        ):
+            if config.get(key):
+                raise UserError(f"scheduler config: {key} is set; only a constant shift is supported")
+        if (num_train := config.get("num_train_timesteps", 1000)) != 1000:
+            raise UserError(f"scheduler config: num_train_timesteps is {num_train}, not 1000")
+        return cls(float(config.get("shift", 1.0)))
+
     def timesteps(self, num_steps: int) -> Float[Tensor, " {num_steps}+1"]:
         """diffusers' SD3 grid. It shifts the already shifted smallest sigma once more, so the last noisy step
         is very small (sigma 0.0089 at shift 3).
@@ -139,8 +156,9 @@ class RectifiedFlow(Schedule):
         return torch.cat([1000 * sigma, torch.zeros(1)]).float()
 
     def random_timesteps(self, num: int, generator: torch.Generator | None = None) -> Float[Tensor, " {num}"]:
-        """Logit-normal, as SD3 was trained (arXiv:2403.03206, section 3.1)."""
-        return 1000 * torch.randn(num, generator=generator, device=_device(generator)).sigmoid()
+        """Logit-normal and shifted, as SD3 was trained (arXiv:2403.03206, sections 3.1 and 5.3.2)."""
+        sigma = torch.randn(num, generator=generator, device=_device(generator)).sigmoid()
+        return 1000 * self._shifted(sigma)
 
     def levels(self, t: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         sigma = t.float() / 1000

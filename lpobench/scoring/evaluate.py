@@ -5,14 +5,16 @@ Images are rounded to 8 bits first: what is scored is what a PNG of it would hol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lpobench.launch import memory
 from lpobench.plugin import Metric
 from lpobench.scoring.generate import Batch
 from lpobench.types import Evaluator, Prompt
@@ -28,6 +30,16 @@ class Scored:
     """Columns prompt_id, image, prompt, task ("" without one), then one per metric (float64)."""
     pictures: dict[str, UInt8[np.ndarray, "H W 3"]]
     """The first image of each prompt that was to be kept, by prompt id."""
+    batch: int | None = None
+    """Images that were made at a time, where eval.batch_size did not fit in memory."""
+
+    @classmethod
+    def merge(cls, parts: Sequence[Self]) -> Self:
+        """The scores of all images, of those of consecutive shares; a share may be empty."""
+        tables = [part.table for part in parts if len(part.table)]
+        pictures = {name: image for part in parts for name, image in part.pictures.items()}
+        cuts = [part.batch for part in parts if part.batch is not None]
+        return cls(pd.concat(tables, ignore_index=True), pictures, min(cuts, default=None))
 
 
 def evaluate(
@@ -38,13 +50,14 @@ def evaluate(
     for batch in batches:
         images = to_bytes(batch.images)
         exact = batch.images.new_tensor(images).movedim(-1, 1) / 255
-        scores = [_score(name, evaluator, exact, batch.prompts) for name, evaluator in evaluators.items()]
+        scores = [_fitting(name, evaluator, exact, batch.prompts) for name, evaluator in evaluators.items()]
         values = pd.concat(scores, axis=1)[list(columns)].set_axis(list(columns.values()), axis=1)
         tables.append(pd.concat([_labels(batch), values.astype(float)], axis=1))
         for prompt, index, image in zip(batch.prompts, batch.indices, images, strict=True):
             if index == 0 and prompt.id in keep:
                 pictures[prompt.id] = image
-    return Scored(pd.concat(tables, ignore_index=True), pictures)
+    none = pd.DataFrame(columns=[*LABELS[1:], *columns.values()])
+    return Scored(pd.concat(tables, ignore_index=True) if tables else none, pictures)
 
 
 def metric_columns(evaluators: Mapping[str, Evaluator]) -> dict[tuple[str, str], str]:
@@ -77,6 +90,19 @@ def _labels(batch: Batch) -> pd.DataFrame:
         for prompt, index in zip(batch.prompts, batch.indices, strict=True)
     ]
     return pd.DataFrame(rows)
+
+
+def _fitting(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:
+    """One evaluator's columns; images that do not fit in memory together are scored in halves."""
+    try:
+        return _score(name, evaluator, images, prompts)
+    except RuntimeError as error:
+        if len(prompts) == 1 or not memory.is_out_of_memory(error):
+            raise
+    memory.free()
+    half = len(prompts) // 2
+    parts = (images[:half], prompts[:half]), (images[half:], prompts[half:])
+    return pd.concat([_fitting(name, evaluator, *part) for part in parts], ignore_index=True)
 
 
 def _score(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lpobench.launch import memory
 from lpobench.progress import progress as progress_bar
 from lpobench.sampling import Policy
 from lpobench.spec import EvalSettings, SamplingSettings
@@ -40,18 +41,31 @@ def generate(
     *,
     reference: bool,
     progress: str | None = None,
+    halved: Callable[[int], None] = lambda size: None,
 ) -> Iterator[Batch]:
     """`images_per_prompt` images of every prompt, `batch_size` at a time, by the policy or by its reference.
 
     `settings` decides steps and guidance, not the policy. `progress` describes the bar on stderr; None shows
-    none.
+    none. A batch that does not fit in memory is halved and tried again: `halved` is told the new size.
     """
     todo = [(prompt, index) for prompt in prompts for index in range(settings.images_per_prompt)]
     with progress_bar(len(todo), progress or "", enabled=progress is not None) as advance:
-        for first in range(0, len(todo), settings.batch_size):
-            chosen, indices = map(list, zip(*todo[first : first + settings.batch_size], strict=True))
-            yield Batch(chosen, indices, _images(policy, chosen, indices, settings, reference))
-            advance(len(chosen))
+        size = settings.batch_size
+        while todo:
+            chosen, indices = map(list, zip(*todo[:size], strict=True))
+            try:
+                batch = Batch(chosen, indices, _images(policy, chosen, indices, settings, reference))
+            except RuntimeError as error:
+                if len(chosen) == 1 or not memory.is_out_of_memory(error):
+                    raise
+                size = (len(chosen) + 1) // 2
+            else:
+                yield batch
+                todo = todo[len(chosen) :]
+                advance(len(chosen))
+                continue
+            memory.free()  # here, where the error no longer holds what it was raised among
+            halved(size)
 
 
 def noise(shape: tuple[int, ...], prompt_id: str, index: int, seed: int) -> Tensor:

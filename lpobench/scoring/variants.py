@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from lpobench.data.cache import cached
+from lpobench.data.cache import cached, folder_of
+from lpobench.launch import memory, ranks
 from lpobench.records.costs import Costs
 from lpobench.records.scores import FILE, read_scores, write_scores
 from lpobench.sampling import Policy
@@ -29,7 +31,10 @@ NO_SCORE = {"prompts", "num_prompts", "batch_size", "confidence", "bootstrap_sam
 
 @dataclass(frozen=True)
 class Scorer:
-    """Generates and scores the evaluation images of a variant, charging `costs`."""
+    """Generates and scores the evaluation images of a variant, charging `costs`.
+
+    Its methods are to be called by all processes: each scores its share of the prompts, all get all scores.
+    """
 
     policy: Policy
     prompts: Sequence[Prompt]
@@ -51,12 +56,14 @@ class Scorer:
 
     def score(self, variant: str, *, reference: bool = False) -> Scored:
         """Raises Preempted when asked to stop: these images have to be made again, the training has not."""
-        batches = generate(
-            self.policy, self.prompts, self.settings, reference=reference, progress=f"images of {variant}"
-        )
         with self.costs.phase(f"evaluate {variant}"):
-            made = self._until_stopped(self.costs.each(f"generate {variant}", batches))
-            return evaluate(self.evaluators, made, keep=self.shown)
+            try:
+                mine, left = self._share(variant, reference), None
+            except Preempted as preempted:
+                mine, left = None, str(preempted)
+            if message := ranks.first(left):
+                raise Preempted(message)
+            return Scored.merge(ranks.gather(mine))
 
     def score_base(self, root: Path, base: Mapping[str, object]) -> tuple[Scored, bool]:
         """Scores of the untouched base, and whether an earlier run had made them.
@@ -65,13 +72,37 @@ class Scorer:
         """
         key = {**base, "prompts": prompts_sha256(self.prompts), "shown": self.shown}
         key["settings"] = self.settings.model_dump(exclude=NO_SCORE)
-        folder, reused = cached(root, "base", key, self._save_base)
+        reused = ranks.from_main(folder_of(root, "base", key).is_dir)
+        made = None if reused else self.score("none", reference=True)
+        return ranks.from_main(lambda: self._kept(root, key, made)), reused
+
+    def _share(self, variant: str, reference: bool) -> Scored:
+        """Scores of this process's prompts."""
+        cuts: list[int] = []
+
+        def halved(size: int) -> None:
+            cuts.append(size)
+            print(f"out of memory making images of {variant}: {size} at a time from here on", file=sys.stderr)
+
+        shown = f"images of {variant}" if ranks.is_main() else None
+        prompts = self.prompts[ranks.share(len(self.prompts))]
+        batches = generate(
+            self.policy, prompts, self.settings, reference=reference, progress=shown, halved=halved
+        )
+        with memory.explained(
+            f"scoring {variant}, one image at a time", "a lower train.precision needs less"
+        ):
+            made = self._until_stopped(self.costs.each(f"generate {variant}", batches))
+            return replace(evaluate(self.evaluators, made, keep=self.shown), batch=min(cuts, default=None))
+
+    def _kept(self, root: Path, key: Mapping[str, object], made: Scored | None) -> Scored:
+        """The scores as the cache has them, put there if they have just been made."""
+        folder, _ = cached(root, "base", key, lambda folder: self._save(made, folder))
         pictures = np.load(folder / PICTURES, allow_pickle=False)
         table = read_scores(folder / FILE, metrics_by_column(self.evaluators))
-        return Scored(table, dict(zip(self.shown, pictures, strict=True))), reused
+        return Scored(table, dict(zip(self.shown, pictures, strict=True)), made and made.batch)
 
-    def _save_base(self, folder: Path) -> None:
-        scored = self.score("none", reference=True)
+    def _save(self, scored: Scored, folder: Path) -> None:
         write_scores(scored.table, folder / FILE)
         np.save(
             folder / PICTURES, np.array([scored.pictures[name] for name in self.shown]), allow_pickle=False

@@ -1,13 +1,15 @@
 """The recipe of the embedded models: resuming, near misses, labels."""
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from backbones.tiny import gates, models, pairs, train
+from backbones.tiny import SHIPPED, gates, models, pairs, train
+from backbones.tiny.families import FAMILIES
 from lpobench.data.pairs import COLUMNS
 from lpobench.data.shapes.judge import Judgement, judge
 from lpobench.data.shapes.render import draw
@@ -20,12 +22,12 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setattr(gates, "vae", lambda *_, **__: {})
     monkeypatch.setattr(gates, "base", lambda *_, **__: {})
 
-    def run(name: str, where: str, steps: int):
+    def run(name: str, where: str, steps: int, model: str = "tiny-sd15", vae: Path | None = None):
         work = tmp_path / where
         work.mkdir(exist_ok=True)
         args = argparse.Namespace(
             work=work, out=work / "out", steps=steps, batch=2, pictures=200, gate_every=10**9,
-            gate_prompts=0, seed=0, device="cpu",
+            gate_prompts=0, seed=0, device="cpu", model=model, vae=vae,
         )  # fmt: skip
         {"vae": train.train_vae, "base": train.train_base}[name](args)
         return work / "out"
@@ -50,6 +52,26 @@ def test_a_resumed_recipe_ends_where_an_unbroken_one_does(stage, monkeypatch):
     for file in a:
         for key in a[file]:
             assert torch.equal(a[file][key], b[file][key]), (file, key)
+
+
+@pytest.mark.parametrize("model", ["tiny-sdxl", "tiny-sd3"])
+def test_every_family_is_trained_and_written(stage, model):
+    """Two steps move the denoiser and every text encoder; the given VAE lies beside them."""
+    folder = stage("base", "made", 2, model, SHIPPED / "tiny-sd15" / "vae")
+    after = weights(folder)
+    denoiser = "unet" if model == "tiny-sdxl" else "transformer"
+    assert {name.split("/")[0] for name in after} == {denoiser, "text_encoder", "text_encoder_2", "vae"}
+    torch.manual_seed(0)
+    fresh = FAMILIES[model](models.tokenizer(folder / "again"))
+    for part in (denoiser, "text_encoder", "text_encoder_2"):
+        before = {f"{part}.{key}": value for key, value in fresh.get_submodule(part).state_dict().items()}
+        now = next(value for name, value in after.items() if name.startswith(f"{part}/"))
+        moved = [
+            key
+            for key, value in now.items()
+            if not torch.equal(value, before[f"{part}.{key}"].to(value.dtype))
+        ]
+        assert len(moved) > len(now) / 2, part
 
 
 def test_every_word_is_one_token_in_every_process(tmp_path):

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+from fake_hub import here, hub, no_hub  # noqa: F401
 from fake_plugins import fakes  # noqa: F401
 
 from lpobench.cli import main

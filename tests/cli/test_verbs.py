@@ -147,7 +147,15 @@ def test_list(cli):
 
 def test_list_json(cli):
     document = json.loads(cli("list", "--json").out)
-    assert list(document) == ["backbones", "rewards", "methods", "evaluators", "recipes", "sections"]
+    assert list(document) == [
+        "backbones",
+        "rewards",
+        "methods",
+        "evaluators",
+        "recipes",
+        "sections",
+        "assets",
+    ]
     assert document["rewards"] == {"latent": "Reads latents.", "pixel": "Reads images."}
     assert document["sections"]["train"] == "The training loop."
 
@@ -246,9 +254,9 @@ def test_validate_json(cli, fakes):
 
 def test_doctor(cli, fakes):
     findings = json.loads(cli("doctor", "--json").out)
-    assert set(findings) == {"versions", "devices", "disk", "weights"}
+    assert set(findings) == {"versions", "devices", "disk", "backbones", "rewards", "assets"}
     assert findings["versions"]["torch"][0].isdigit()
     assert "cpu" in findings["devices"]
     assert findings["disk"]["writable"] == "yes"
-    assert "weights" in cli("doctor").out
+    assert "backbones" in cli("doctor").out
     assert list(fakes.iterdir()) == []

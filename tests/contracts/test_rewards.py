@@ -9,7 +9,8 @@ from lpobench.plugin import UserError
 from lpobench.sampling.rollout import Noisy
 from lpobench.types import RewardModel
 from rewards.lrm import LRM, LRMConfig
-from rewards.lrm_model import LatentRewardModel
+from rewards.lrm.folder import save
+from rewards.lrm.model import LatentRewardModel
 from rewards.random import RandomReward
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def folder(backbone, tmp_path_factory):
     torch.manual_seed(0)
     sizes = {"vfe_scale": 7.5, "feature_dim": 80, "projection_dim": 16}
     config = LRMConfig(backbone=backbone.name, latent_space=backbone.latent_space, **sizes)
-    LatentRewardModel.from_backbone(backbone, 7.5).save(folder, config)
+    save(LatentRewardModel.from_backbone(backbone, 7.5), folder, config, torch.float32)
     return folder
 
 

@@ -20,6 +20,9 @@ def written(tmp_path, name, text):
         ("a.csv", "number,prompt\n1,a red circle\n2,\n3,a blue star\n"),
         ("a.csv", "\ufeffcaption\na red circle\na blue star\n"),
         ("a.jsonl", '{"prompt": "a red circle"}\n\n{"caption": "a blue star", "n": 3}\n'),
+        ("a.json", '["a red circle", "", "a blue star"]'),
+        ("a.json", '[{"caption": "a red circle", "trainset_idx": 3}, {"prompt": "a blue star"}]'),
+        ("a.tsv", "Prompt\tNote\na red circle\t\na blue star\tx\n"),
     ],
 )
 def test_every_format_gives_the_same_prompts(tmp_path, name, text):
@@ -67,7 +70,13 @@ def test_a_longer_file_is_sampled_by_seed_in_file_order(tmp_path):
         ("a.jsonl", '{"prompt": 3}\n', "a.jsonl:1: the prompt must be a string, got 3"),
         ("a.jsonl", "[1]\n", "a.jsonl:1: expected an object"),
         ("a.jsonl", "{\n", "a.jsonl:1: not JSON"),
-        ("a.yaml", "a\n", "known: shapes, or a file ending in .txt, .csv, .jsonl"),
+        ("a.json", '{"prompt": "a"}', "a.json: expected a list of prompts"),
+        ("a.json", '["a", 3]', r"a.json\[1\]: expected an object"),
+        (
+            "a.yaml",
+            "a\n",
+            "known: shapes, prompts-4k, .* or a file ending in .txt, .csv, .tsv, .json, .jsonl",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, name, text, message):
@@ -88,3 +97,10 @@ def test_training_prompts_may_not_be_evaluation_prompts():
     check_held_out(train[:1], evaluation)
     with pytest.raises(UserError, match="1 of the 2 evaluation prompts are also training prompts"):
         check_held_out(train, evaluation)
+
+
+def test_case_and_spacing_hide_no_overlap_and_a_word_allows_it():
+    train, evaluation = [Prompt("A  red star", "1")], [Prompt("a red Star ", "9")]
+    with pytest.raises(UserError, match=r"'a red star'.*or set train\.allow_overlap"):
+        check_held_out(train, evaluation)
+    check_held_out(train, evaluation, allow_overlap=True)

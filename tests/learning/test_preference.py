@@ -83,10 +83,10 @@ def test_group_advantages_by_hand(fork):
     0.
     """
     samples = group_advantages(fork, torch.tensor([[0.0, 5.0], [3.0, 5.0], [6.0, 5.0]]))
-    assert samples.advantage.tolist() == pytest.approx([-1.2247, 0, 0, 0, 1.2247, 0], abs=1e-4)
-    assert torch.equal(samples.sample.view_as(fork.candidates), fork.candidates)
-    assert torch.equal(samples.logprob.view(3, 2), fork.logprobs)
-    assert samples.prompts == ["1", "-1"] * 3
+    assert samples.advantage.tolist() == pytest.approx([-1.2247, 0, 1.2247, 0, 0, 0], abs=1e-4)
+    assert torch.equal(samples.sample[:3], fork.candidates[:, 0])
+    assert torch.equal(samples.logprob.view(2, 3), fork.logprobs.T)
+    assert samples.prompts == ["1"] * 3 + ["-1"] * 3
     assert torch.equal(samples.latents[2:4], fork.latents)
 
 

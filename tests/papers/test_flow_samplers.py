@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
+from lpobench.plugin import UserError
 from lpobench.sampling import RectifiedFlow, transition
+from methods.step_dpo import StepDPO
 
 SIGMAS = [1, 0.9601, 0.9133, 0.8577, 0.7904, 0.7073, 0.6022, 0.4649, 0.2780, 0.0089, 0]
 STDS = {
@@ -63,20 +65,86 @@ def test_without_noise_every_rule_is_euler(rule):
     torch.testing.assert_close(alpha_s, 1 - sigma_s)
 
 
-@pytest.mark.parametrize("shift", [1.0, 2.0, 3.0, 4.5, 6.0])
+SHIFTS = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+ETAS = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
+STEP_COUNTS = range(5, 51)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
 def test_ddim_rule_stays_valid_on_every_flow_grid(shift):
-    """LPO eq. 15, taken literally, asks for more noise than sigma_s late on such grids; the affine form never
-    does.
-    """
-    for num_steps in range(5, 51):
-        for eta in (0.0, 0.1, 0.5, 0.9, 1.0):
+    """0 <= std <= sigma_s, and c^2 + std^2 = sigma_s^2; the last step, to sigma 0, is deterministic."""
+    for num_steps in STEP_COUNTS:
+        for eta in ETAS:
             _, sigma_s, _, c, std = steps("ddim", eta, RectifiedFlow(shift), num_steps)
-            assert (std <= sigma_s).all()
+            assert ((std >= 0) & (std <= sigma_s)).all()
+            assert (c >= 0).all()
             torch.testing.assert_close(c**2 + std**2, sigma_s**2, atol=1e-6, rtol=1e-5)  # nan fails too
+            assert std[-1] == 0
+            assert ((std[:-1] > 0) == (eta > 0)).all()
+
+
+def literal_eq_15(sigma, sigma_s):
+    """std / (eta * sigma_s) of LPO's eq. 15 as printed, with 1 - sigma in the place of sqrt(alpha_bar)."""
+    return (1 - ((1 - sigma) / (1 - sigma_s)) ** 2).sqrt() / sigma
 
 
 def test_literal_eq_15_does_not():
     """std / sigma_s = sqrt(1 - ((1 - sigma_t) / (1 - sigma_s))^2) / sigma_t passes 1 late in the run."""
     sigma, sigma_s, *_ = steps("ddim", 1.0, num_steps=20)
-    ratio = (1 - ((1 - sigma) / (1 - sigma_s)) ** 2).sqrt() / sigma
+    ratio = literal_eq_15(sigma, sigma_s)
     assert (ratio > 1).nonzero().flatten().tolist() == [15, 16, 17, 18, 19]
+    assert ratio[15:19].tolist() == pytest.approx([1.11, 1.37, 1.90, 3.43], abs=0.01)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_literal_eq_15_is_invalid_on_every_grid_at_eta_1(shift):
+    """Two steps or more before the last; at eta 1/2 still on some grids, where eta times the ratio passes 1."""
+    halves = []
+    for num_steps in STEP_COUNTS:
+        sigma, sigma_s, *_ = steps("ddim", 1.0, RectifiedFlow(shift), num_steps)
+        ratio = literal_eq_15(sigma, sigma_s)[:-1]
+        assert (ratio > 1).sum() >= 2
+        halves.append(bool((ratio / 2 > 1).any()))
+    assert any(halves)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("rule", ["cps", "flow_sde", "dance_sde"])
+def test_the_other_rules_are_finite_on_every_step(rule, shift):
+    for num_steps in STEP_COUNTS:
+        for eta in ETAS:
+            *_, alpha_s, c, std = steps(rule, eta, RectifiedFlow(shift), num_steps)
+            assert torch.stack([alpha_s, c, std]).isfinite().all()
+            trained = std[:-1] if rule == "cps" else std
+            assert ((trained > 0) == (eta > 0)).all()
+            assert rule != "cps" or std[-1] == 0
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("num_steps", [5, 20, 50])
+@pytest.mark.parametrize("rule", ["ddim", "cps", "flow_sde", "dance_sde"])
+def test_steps_chosen_for_training_have_noise_and_a_finite_loss(
+    make_policy, make_context, rule, num_steps, shift
+):
+    """ddim and cps end without noise: that step is neither scored nor trained. The two others end with some."""
+    method = StepDPO(beta=500, min_gap=(0.0, 0.0))
+    policy = make_policy(RectifiedFlow(shift), rule=rule, num_steps=num_steps, eta=0.7)
+    ends_quietly = rule in ("ddim", "cps")
+    assert (policy.stds[-1] == 0) == ends_quietly
+    with torch.no_grad():
+        rows = method.collect(make_context(policy))
+    assert len(rows.t.unique()) == num_steps - ends_quietly
+    assert (rows.s.min() > 0) == ends_quietly
+    loss, logs = method.loss(policy, rows)
+    (gradient,) = torch.autograd.grad(loss, policy.adapters)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    assert gradient.isfinite().all()
+    assert all(value.isfinite() for value in logs.values())
+
+
+@pytest.mark.parametrize("rule", ["ddim", "cps"])
+def test_the_quiet_last_step_alone_is_refused(make_policy, make_context, rule):
+    policy = make_policy(RectifiedFlow(3.0), rule=rule)
+    method = StepDPO(beta=500, min_gap=(0.0, 0.0), timestep_range=(0, policy.timesteps[-2]))
+    with pytest.raises(UserError, match="holds no stochastic sampling step"):
+        method.collect(make_context(policy))

@@ -1,4 +1,4 @@
-"""The LRM network against LPO sec. 4.1 and the released LRM-1.5."""
+"""The LRM on an SD1.5-like UNet against LPO sec. 4.1 and the released LRM-1.5; and its folder."""
 
 from types import SimpleNamespace
 
@@ -10,14 +10,23 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from lpobench.plugin import UserError
 from rewards.lrm import LRMConfig
-from rewards.lrm_model import LatentReward, LatentRewardModel, empty_trunk
+from rewards.lrm.blocks import UNetBlocks, empty_unet
+from rewards.lrm.folder import load, save
+from rewards.lrm.live import LatentReward
+from rewards.lrm.model import LatentRewardModel, TextFeatures
+from rewards.lrm.noise import NoiseMap
+from rewards.lrm.text import ClipText
 
+SAME = NoiseMap(tiny_unet.backbone().schedule, is_flow=False)
 SD15 = {
     "block_out_channels": [320, 640, 1280, 1280],
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
     "sample_size": 64,
 }
+
+
+ROWS = torch.arange(3)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +42,11 @@ def model(backbone) -> LatentRewardModel:
 
 @pytest.fixture
 def rows(model):
-    """Three noisy latents, their timesteps, prompts' context, the null context."""
+    """Three noisy latents, their timesteps, prompts' encodings, the null encoding."""
     noisy = tiny_unet.noisy(["red", "blue", "red"])
     with torch.no_grad():
-        context = model.encode_prompts([*noisy.prompts, ""]).context
-    return noisy.latents, torch.tensor([1.0, 401.0, 951.0]), context[:3], context[3]
+        text = model.encode_prompts([*noisy.prompts, ""])
+    return noisy.latents, torch.tensor([1.0, 401.0, 951.0]), text.rows(ROWS), text.rows(3)
 
 
 def config(**values) -> LRMConfig:
@@ -51,9 +60,11 @@ def test_sd15_dimensions():
         text_encoder = CLIPTextModel(
             CLIPTextConfig(hidden_size=768, num_hidden_layers=1, intermediate_size=8)
         )
-        model = LatentRewardModel(empty_trunk(SD15), text_encoder, None, vfe_scale=7.5)
-        latents, context = torch.empty(2, 4, 64, 64), torch.empty(2, 77, 768)
-        features = model.visual_features(latents, torch.empty(2), context, context[0])
+        blocks, text = UNetBlocks(empty_unet(SD15)), ClipText(text_encoder, None)
+        model = LatentRewardModel(blocks, text, vfe_scale=7.5)
+        latents = torch.empty(2, 4, 64, 64)
+        text = TextFeatures(torch.empty(2, 77, 768), torch.empty(2, 768), torch.empty(2, 768))
+        features = model.visual_features(latents, torch.empty(2), text, text.rows(0))
     assert features.shape == (2, 4800)
     assert model.visual_projection.weight.shape == (768, 4800)
     assert model.text_projection.weight.shape == (768, 768)
@@ -87,22 +98,20 @@ def hooked_features(unet, latents, t, context) -> list[torch.Tensor]:
 def test_features_are_those_of_the_full_unet_before_the_downsamplers(model, backbone, rows):
     """g = 1 is the text branch alone: what hooks see in the backbone's own forward pass."""
     model.vfe_scale = 1.0
-    latents, t, context, null = rows
-    expected = torch.cat(hooked_features(backbone.unet, latents, t, context), 1)
+    latents, t, text, null = rows
+    expected = torch.cat(hooked_features(backbone.unet, latents, t, text.context), 1)
     assert expected.shape == (3, 16 + 32 + 48 + 48)
-    torch.testing.assert_close(model.visual_features(latents, t, context, null), expected)
+    torch.testing.assert_close(model.visual_features(latents, t, text, null), expected)
 
 
 @torch.no_grad()
 def test_vfe_guides_the_mid_feature_only(model, backbone, rows):
     """v_mid = null + 7.5 (text - null), down features from the text branch (eq. 8)."""
-    latents, t, context, null = rows
-    *down, text_mid = hooked_features(backbone.unet, latents, t, context)
-    null_mid = hooked_features(backbone.unet, latents, t, null.expand(3, -1, -1))[-1]
+    latents, t, text, null = rows
+    *down, text_mid = hooked_features(backbone.unet, latents, t, text.context)
+    null_mid = hooked_features(backbone.unet, latents, t, null.context.expand(3, -1, -1))[-1]
     expected = torch.cat([*down, null_mid + 7.5 * (text_mid - null_mid)], 1)
-    torch.testing.assert_close(
-        model.visual_features(latents, t, context, null), expected, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(model.visual_features(latents, t, text, null), expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -114,20 +123,19 @@ def test_text_and_null_rows_share_one_pass(model, rows, vfe_scale, expected):
     def note(module, args, kwargs):
         contexts.append(kwargs["encoder_hidden_states"])
 
-    model.unet.mid_block.register_forward_pre_hook(note, with_kwargs=True)
-    latents, t, context, null = rows
-    model.visual_features(latents, t, context, null)
+    model.blocks.unet.mid_block.register_forward_pre_hook(note, with_kwargs=True)
+    latents, t, text, null = rows
+    model.visual_features(latents, t, text, null)
     assert [len(seen) for seen in contexts] == [expected]
-    assert torch.equal(contexts[0][:3], context)
-    assert all(torch.equal(row, null) for row in contexts[0][3:])
+    assert torch.equal(contexts[0][:3], text.context)
+    assert all(torch.equal(row, null.context) for row in contexts[0][3:])
 
 
 @torch.no_grad()
 def test_score_is_the_scaled_cosine(model, rows):
-    latents, t, context, null = rows
-    text = model.encode_prompts(["red", "blue", "red"])
-    features = model.visual_projection(model.visual_features(latents, t, context, null))
-    cosine = torch.nn.functional.cosine_similarity(features, text.pooled)
+    latents, t, text, null = rows
+    features = model.visual_projection(model.visual_features(latents, t, text, null))
+    cosine = torch.nn.functional.cosine_similarity(features, text.direction)
     torch.testing.assert_close(model(latents, t, text, null), model.logit_scale.exp() * cosine)
 
 
@@ -135,7 +143,7 @@ def test_nothing_is_carried_that_no_score_depends_on(model, rows):
     """Every parameter gets a gradient: up blocks and output layers are gone, everything else is trainable."""
     latents, t, _, _ = rows
     text = model.encode_prompts(["red", "blue", "red", ""])
-    model(latents, t, type(text)(*(part[:3] for part in text)), text.context[3]).square().sum().backward()
+    model(latents, t, text.rows(ROWS), text.rows(3)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert not [name for name, _ in model.named_parameters() if "up_blocks" in name or "conv_out" in name]
 
@@ -148,27 +156,35 @@ def test_starting_from_a_backbone_leaves_it_alone(backbone):
     assert all(torch.equal(value, before[key]) for key, value in backbone.unet.state_dict().items())
 
 
-def test_only_unets_have_an_lrm():
-    with pytest.raises(UserError, match="backbone tiny-dit has none"):
-        LatentRewardModel.from_backbone(SimpleNamespace(name="tiny-dit"), 7.5)
+def test_only_unets_and_mmdits_have_an_lrm():
+    with pytest.raises(UserError, match="backbone gaussian has neither"):
+        LatentRewardModel.from_backbone(SimpleNamespace(name="gaussian"), 7.5)
+
+
+def test_a_unet_has_no_layer_to_choose_and_released_text_encoders_are_missed(backbone):
+    with pytest.raises(UserError, match=r"training\.layer 2: only an MMDiT"):
+        LatentRewardModel.from_backbone(backbone, 7.5, layer=2)
+    released = SimpleNamespace(**(vars(backbone) | {"text_encoder": None}))
+    with pytest.raises(UserError, match="has released its text encoders"):
+        LatentRewardModel.from_backbone(released, 7.5)
 
 
 def test_folder_round_trip_is_bit_exact(model, tmp_path):
-    model.save(tmp_path, config())
+    save(model, tmp_path, config(), torch.float32)
     state = torch.random.get_rng_state()
-    back = LatentRewardModel.load(tmp_path)
+    back = load(tmp_path)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert back.vfe_scale == 7.5
     weights = back.state_dict()
     assert weights.keys() == model.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
     noisy = tiny_unet.noisy(["red", "a star"])
-    before, after = (LatentReward(lrm.eval(), "any").score(noisy) for lrm in (model, back))
+    before, after = (LatentReward(lrm.eval(), "any", SAME).score(noisy) for lrm in (model, back))
     assert torch.equal(before, after)
 
 
 def test_folder_holds_the_trunk_only_and_no_pickle(model, tmp_path):
-    model.save(tmp_path, config(), torch.float16)
+    save(model, tmp_path, config(), torch.float16)
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert not [file for file in files if file.endswith((".bin", ".pt"))]
     unet = load_file(tmp_path / "unet/diffusion_pytorch_model.safetensors")
@@ -183,21 +199,21 @@ def test_folder_holds_the_trunk_only_and_no_pickle(model, tmp_path):
     "file", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "head.safetensors"]
 )
 def test_a_broken_file_is_named_in_one_line(model, tmp_path, file):
-    model.save(tmp_path, config())
+    save(model, tmp_path, config(), torch.float32)
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes()[:100])
     with pytest.raises(UserError, match=file) as raised:
-        LatentRewardModel.load(tmp_path)
+        load(tmp_path)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model.safetensors", "head.safetensors"])
 def test_weights_of_another_shape_are_refused(model, tmp_path, file):
     other = LatentRewardModel.from_backbone(tiny_unet.backbone((16, 32)), 7.5)
-    model.save(tmp_path / "a", config())
-    other.save(tmp_path / "b", config())
+    save(model, tmp_path / "a", config(), torch.float32)
+    save(other, tmp_path / "b", config(), torch.float32)
     (tmp_path / "b" / file).replace(tmp_path / "a" / file)
     with pytest.raises(UserError, match=rf"{file} does not fit its config\.json") as raised:
-        LatentRewardModel.load(tmp_path / "a")
+        load(tmp_path / "a")
     assert "\n" not in str(raised.value)
 
 
@@ -207,7 +223,7 @@ class TestPromptCache:
         self.encoded = []
         encode = model.encode_prompts
         model.encode_prompts = lambda prompts: (self.encoded.extend(prompts), encode(prompts))[1]
-        return LatentReward(model, tiny_unet.LATENT_SPACE)
+        return LatentReward(model, tiny_unet.LATENT_SPACE, SAME)
 
     def test_each_prompt_is_encoded_once_across_calls(self, reward):
         reward.score(tiny_unet.noisy(["red", "blue", "red"]))

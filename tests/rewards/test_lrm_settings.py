@@ -7,7 +7,8 @@ import torch
 
 from lpobench.plugin import MissingAsset, UserError
 from rewards.lrm import LRM, LRMConfig
-from rewards.lrm_model import LatentRewardModel
+from rewards.lrm.folder import save
+from rewards.lrm.model import LatentRewardModel
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ def folder(tmp_path):
         feature_dim=80,
         projection_dim=16,
     )
-    model.save(tmp_path / "lrm", config)
+    save(model, tmp_path / "lrm", config, torch.float32)
     return tmp_path / "lrm"
 
 

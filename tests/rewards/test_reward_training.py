@@ -9,11 +9,13 @@ import torch
 
 from lpobench import registry
 from lpobench.plugin import UserError
-from rewards.fit import Diverged, RewardTraining, learning_rate
 from rewards.lrm import LRM, LRMTraining, read_config
-from rewards.lrm_model import LatentRewardModel, TextFeatures
-from rewards.pairwise import accuracy_by_timestep, grid, pair_scores, preference_loss
-from rewards.train import main, new_model, train_reward, training_pairs
+from rewards.lrm.fit import Diverged, RewardTraining, learning_rate
+from rewards.lrm.folder import load
+from rewards.lrm.model import LatentRewardModel, TextFeatures
+from rewards.lrm.pairwise import accuracy_by_timestep, draw_noise, grid, pair_scores, preference_loss
+from rewards.lrm.train import new_model, train_reward, training_pairs
+from rewards.train import main
 
 CPU = torch.device("cpu")
 QUICK = LRMTraining(
@@ -48,11 +50,23 @@ def test_loss_of_a_gap():
     assert loss(-2, 0.5) == pytest.approx(math.log(math.cosh(1)), abs=1e-6)
 
 
-def test_weights_are_normalised_over_the_batch():
-    """Losses log 2 and 0 with weights 1 and 1/4: log 2 * 1 / 1.25."""
+def test_losses_are_summed_with_their_weights():
+    """Losses log 2 and 0 with weights 0.8 and 0.2."""
     zeros = torch.zeros(2)
-    value = preference_loss(zeros, zeros, torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.25]))
+    value = preference_loss(zeros, zeros, torch.tensor([1.0, 0.5]), torch.tensor([0.8, 0.2]))
     assert value.item() == pytest.approx(0.8 * math.log(2))
+
+
+def test_weights_are_normalised_over_the_batch():
+    """Untrained, all pairs win-lose, weights w and w / 4 by turns: the loss is that of w = 0.8, 0.2 for any w."""
+    backbone, losses = tiny_unet.backbone(), []
+    for scale in (1, 5):
+        pairs = tiny_unet.pairs(2, num_example_per_prompt=[scale, 4 * scale])
+        run = RewardTraining(
+            new_model(backbone, 7.5, 0), backbone.schedule, pairs, pairs, QUICK, 0, torch.float32
+        )
+        losses.append(run._gradients(torch.arange(2), torch.Generator().manual_seed(0)))
+    assert losses[0] == pytest.approx(losses[1])
 
 
 def test_learning_rate_rises_then_falls_to_zero():
@@ -67,12 +81,12 @@ class Oracle(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.logit_scale = torch.nn.Parameter(torch.zeros(()))
+        self.device = CPU
         self.prompts, self.latents, self.t = [], [], []
 
     def encode_prompts(self, prompts):
         self.prompts.append(prompts)
-        return TextFeatures(torch.zeros(len(prompts), 2, 2), torch.zeros(len(prompts), 2))
+        return TextFeatures(*(torch.zeros(len(prompts), 2) for _ in range(3)))
 
     def forward(self, latents, t, text, null):
         assert len(text.context) == len(latents)
@@ -85,7 +99,8 @@ def test_a_pair_shares_t_but_not_noise_and_prompts_are_encoded_once():
     backbone, oracle = tiny_unet.backbone(), Oracle()
     batch = tiny_unet.pairs(4).batch(torch.arange(4))
     t = torch.tensor([1.0, 101.0, 501.0, 951.0])
-    pair_scores(oracle, backbone.schedule, batch, t, torch.Generator().manual_seed(0))
+    pairs, generator = tiny_unet.pairs(4), torch.Generator().manual_seed(0)
+    pair_scores(oracle, backbone.schedule, pairs.batch(torch.arange(4)), t, draw_noise(pairs, 4, generator))
     assert oracle.prompts == [["red", "blue", "a star", ""]]
     assert torch.equal(oracle.t[0], torch.cat([t, t]))
     alpha, sigma = (level.view(-1, 1, 1, 1) for level in backbone.schedule.levels(t))
@@ -130,8 +145,8 @@ def test_overfits_a_few_pairs():
     losses = []
     for _ in range(30):
         t = grid(backbone.schedule)[torch.randint(10, 20, (8,), generator=generator)]
-        scores = pair_scores(model, backbone.schedule, batch, t, generator)
-        losses.append(preference_loss(*scores, batch.label_0, batch.weight))
+        scores = pair_scores(model, backbone.schedule, batch, t, draw_noise(pairs, 8, generator))
+        losses.append(preference_loss(*scores, batch.label_0, batch.weight / 8))
         optimizer.zero_grad()
         losses[-1].backward()
         optimizer.step()
@@ -186,7 +201,7 @@ def test_reported_accuracy_is_that_of_the_stored_weights(data, tmp_path):
     )
     tables = train_reward(settings, backbone, tmp_path, seed=0, device=CPU)
     again = accuracy_by_timestep(
-        LatentRewardModel.load(tmp_path).eval(), backbone.schedule, tiny_unet.pairs(8, "test_unique", 2)
+        load(tmp_path).eval(), backbone.schedule, tiny_unet.pairs(8, "test_unique", 2)
     )
     assert again.equals(tables["test_unique"])
 
@@ -227,6 +242,8 @@ def test_command_line(data, tmp_path, monkeypatch, capsys):
     main([*where, "--steps", "2", "--batch-size", "4", "--mpcf", "none", "--validation-pairs", "4"])
     assert "validation_unique: mean accuracy" in capsys.readouterr().out
     assert read_config(tmp_path / "lrm").training["batch_size"] == 4
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "meta.json").write_bytes((data / "meta.json").read_bytes())
     with pytest.raises(SystemExit) as raised:
         main(["--pairs", str(tmp_path / "none"), "--out", str(tmp_path)])
     assert raised.value.code == 3

@@ -1,13 +1,14 @@
 """The LRM shipped for tiny-sd15, measured here on the shipped held-out pairs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from backbones.tiny import TinySD15
 from lpobench.data.pairs import LatentPairs
-from rewards.lrm import LRM
-from rewards.lrm_model import LatentRewardModel
-from rewards.pairwise import accuracy_by_timestep
+from rewards.lrm import LRM, folder
+from rewards.lrm.pairwise import accuracy_by_timestep
 
 HELD_OUT = ("validation_unique", "test_unique")
 
@@ -16,8 +17,8 @@ HELD_OUT = ("validation_unique", "test_unique")
 def tables():
     """Accuracy at each of the 20 timesteps on the 500 pairs of each held-out split; all prompts are held out."""
     backbone = TinySD15().load(torch.device("cpu"), torch.float32)
-    pairs = LatentPairs.read(LRM().pair_folders()[0], backbone.latent_space)
-    model = LatentRewardModel.load(LRM().folder).eval()
+    pairs = LatentPairs.read(Path(LRM().pair_sources()[0]), backbone.latent_space)
+    model = folder.load(LRM().folder).eval()
     return {name: accuracy_by_timestep(model, backbone.schedule, pairs.split(name)) for name in HELD_OUT}
 
 

@@ -64,6 +64,21 @@ def test_prompt_cache_is_bounded(make_policy, monkeypatch):
     assert policy.conditioning([str(i) for i in range(5)]).mu.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_remembered_prompts_are_encoded_in_batches_and_never_go(make_policy, monkeypatch):
+    monkeypatch.setattr("lpobench.sampling.policy.CACHED_PROMPTS", 1)
+    monkeypatch.setattr("lpobench.sampling.policy.REMEMBERED_AT_ONCE", 2)
+    policy = make_policy()
+    encoded, encode = [], policy.backbone.encode_prompt
+    policy.backbone.encode_prompt = lambda prompts: (encoded.append(prompts), encode(prompts))[1]
+    policy.remember(["", "1", "2", "1"], torch.device("cpu"))
+    policy.remember(["2", "3"])
+    for prompts in (["4"], ["5"], ["3", "", "5", "2"]):
+        seen = policy.conditioning(prompts).mu
+    assert seen.tolist() == [3, 0, 5, 2]
+    assert encoded == [["", "1"], ["2"], ["3"], ["4"], ["5"]]
+    assert list(policy._encoded) == ["5"]
+
+
 def test_only_adapters_are_trainable(make_policy):
     policy = make_policy()
     trainable = [name for name, p in policy.backbone.denoiser.named_parameters() if p.requires_grad]
@@ -206,6 +221,10 @@ class UNetBackbone:
     def encode(self, images): ...
     def decode(self, latents): ...
     def export_lora(self, folder): ...
+
+    def load_checkpoint(self, path, *, check_only=False): ...
+
+    def release_text_encoders(self): ...
 
 
 def test_peft_adapters_start_as_a_no_op_and_switch_off(unet_policy):

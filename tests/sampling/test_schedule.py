@@ -67,4 +67,14 @@ def test_random_timesteps_follow_the_generator(schedule):
     assert not torch.equal(draw(0), draw(1))
     assert draw(0).min() >= 0
     assert draw(0).max() <= 1000
-    assert draw(0).mean() == pytest.approx(500, abs=40)
+    middle = 750 if isinstance(schedule, RectifiedFlow) else 500
+    assert draw(0).median().item() == pytest.approx(middle, abs=40)
+
+
+def test_training_timesteps_of_a_flow_are_shifted_like_its_sampling_grid():
+    """The median of the logit-normal is 0.5; at shift 3 that is 3 * 0.5 / (1 + 2 * 0.5) = 0.75."""
+    drawn = RectifiedFlow(shift=3.0).random_timesteps(20_000, torch.Generator().manual_seed(0))
+    assert drawn.median().item() == pytest.approx(750, abs=5)
+    assert RectifiedFlow(shift=1.0).random_timesteps(
+        20_000, torch.Generator().manual_seed(0)
+    ).median().item() == pytest.approx(500, abs=5)

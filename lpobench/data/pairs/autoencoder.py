@@ -1,0 +1,69 @@
+"""What the latent cache needs of a backbone: its VAE's posterior, and a name for the VAE."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, UInt8
+from torch import Tensor
+
+from lpobench.plugin import UserError
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A backbone whose latents can be kept."""
+
+    name: str
+    latent_space: str
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]: ...
+
+    def image_side(self) -> int:
+        """Width and height of images in pixels."""
+        ...
+
+    def vae_dtype(self) -> torch.dtype:
+        """What the VAE computes in."""
+        ...
+
+    def vae_identity(self) -> str:
+        """Hash of the VAE's weights, the same in every precision they are run in."""
+        ...
+
+    def release_vae(self) -> None:
+        """Free the VAE; it is loaded again if it is needed again."""
+        ...
+
+    def posterior(
+        self, images: Float[Tensor, "n 3 H W"]
+    ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
+        """Mean and log-variance of the scaled latents of images in [0, 1]."""
+        ...
+
+
+def as_autoencoder(backbone: object) -> Autoencoder:
+    """The backbone. UserError where it has no VAE whose posterior could be kept."""
+    if not isinstance(backbone, Autoencoder):
+        raise UserError(f"backbone {getattr(backbone, 'name', backbone)} has no VAE to encode with")
+    return backbone
+
+
+@torch.no_grad()
+def posterior(
+    backbone: Autoencoder, pixels: UInt8[np.ndarray, "n H W 3"]
+) -> tuple[Float16[Tensor, "n c h w"], Float16[Tensor, "n c h w"]]:
+    """Mean and log-variance of 8-bit images, rounded as a cache holds them, on the CPU.
+
+    Raises UserError for latents that are not finite.
+    """
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    mean, logvar = (value.half().cpu() for value in backbone.posterior(images))
+    if not (mean.isfinite().all() and logvar.isfinite().all()):
+        raise UserError(
+            f"the VAE of {backbone.name} gives latents that are not finite in {backbone.vae_dtype()}; use float32"
+        )
+    return mean, logvar

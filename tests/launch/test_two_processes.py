@@ -1,0 +1,74 @@
+"""The real thing: `lpobench run --gpus 2` on the embedded model, two processes on the CPU, against one process."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+SETTINGS = {
+    "device": "cpu",
+    "method.min_gap": [0.0, 0.0],
+    "method.beta": 1.0,  # rounding in a log ratio, times beta, is rounding in the loss
+    "sampling.num_steps": 3,
+    "train.prompts_per_round": 4,
+    "train.minibatch": 8,
+    "train.learning_rate": 1e-4,
+    "eval.num_steps": 3,
+    "eval.bootstrap_samples": 50,
+}
+WORDS = ["run", "--backbone", "tiny-sd15", "--method", "lpo", "--limit", "2", "--json"]
+WORDS += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder and record of the same run in one process and in two."""
+    found = []
+    for num in (1, 2):
+        out = tmp_path_factory.mktemp(f"processes{num}")
+        words = [
+            sys.executable,
+            "-m",
+            "lpobench",
+            *WORDS,
+            "--out",
+            str(out),
+            *["--gpus", str(num)][: 2 * num - 2],
+        ]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append((next(out.glob("tiny-*")), json.loads(done.stdout), done.stderr))
+    return found
+
+
+def test_the_loss_trajectory_is_the_same(runs):
+    (one, record, _), (two, shared, _) = runs
+    assert (record["processes"], shared["processes"]) == (1, 2)
+    lines = [
+        pd.read_json(folder / "metrics.jsonl", lines=True).drop(columns="seconds") for folder in (one, two)
+    ]
+    assert len(lines[0]) == 2
+    assert lines[0]["loss"].nunique() == 2  # it moved
+    pd.testing.assert_series_equal(*(frame["loss"] for frame in lines), rtol=1e-6)
+    pd.testing.assert_frame_equal(*lines, rtol=1e-5, atol=1e-5)
+
+
+def test_the_images_are_the_same(runs):
+    """Up to one of 255 levels, where rounding of another batch shape falls on the edge of two."""
+    grids, tables = [], []
+    for folder, _, _ in runs:
+        grids.append(np.asarray(Image.open(folder / "grid.png").convert("RGB"), dtype=int))
+        tables.append(pd.read_csv(folder / "scores.csv"))
+    assert np.abs(grids[0] - grids[1]).max() <= 1
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4, atol=1e-4)
+
+
+def test_two_processes_speak_with_one_voice(runs):
+    """One JSON document on stdout, each line of talk once."""
+    talk = runs[1][2].splitlines()
+    assert sum(line.startswith("training 2/2") for line in talk) == 1
+    assert sum(line.startswith("images of lpo") for line in talk) == 1

@@ -1,0 +1,116 @@
+"""The built-in recipes: found by backbone and method, whole, and holding the published numbers with their sources."""
+
+import re
+import tomllib
+
+import pytest
+
+from lpobench import registry
+from lpobench.cli import main
+from lpobench.data import assets
+from lpobench.data.prompt_sets import SETS
+from lpobench.draft import RECIPES, built_in_recipes
+from lpobench.spec import load_spec
+
+PUBLISHED, OURS = ("sd15-lpo", "sd21-lpo", "sdxl-lpo"), ("sd3-lpo", "sd35-lpo")
+REAL = (*PUBLISHED, *OURS)
+
+
+@pytest.mark.parametrize("name", built_in_recipes())
+def test_a_recipe_is_valid_and_found_by_its_backbone_and_method(name):
+    said = []
+    spec = load_spec(name)
+    backbone, _, method = name.rpartition("-")
+    assert load_spec(flags={"backbone": backbone, "method": method}, say=said.append) == spec
+    assert said == []
+    assert (spec.backbone, spec.method) == (
+        registry.get("backbones", backbone)().model_copy(update=dict(spec.backbone)),
+        registry.get("methods", method)().model_copy(update=dict(spec.method)),
+    )
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_value_has_its_source_beside_it(name):
+    text = (RECIPES / f"{name}.toml").read_text()
+    values = [line for line in text.splitlines() if re.match(r"\w+ = ", line)]
+    sources = r"# (config|code|paper|ours|SDXL|Flow-GRPO|as |statistics|out of reach)"
+    bare = [line for line in values if not re.search(sources, line)]
+    assert [line.split(" = ")[0] for line in bare if "pickapic" not in line] == [
+        "name",
+        "name",
+    ]  # lpo and lrm
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_named_assets_exist(name):
+    recipe = tomllib.loads((RECIPES / f"{name}.toml").read_text())
+    kinds = {
+        recipe["backbone"]["name"]: "model",
+        recipe["backbone"].get("vae", "sdxl-vae-fp16-fix"): "model",
+        recipe["reward"].get("weights", "lrm-15"): "reward",
+        recipe["train"]["prompts"]: "dataset",
+        recipe["eval"]["prompts"]: "dataset",
+    }
+    assert {asset: assets.find(asset).kind for asset in kinds} == kinds
+    assert {recipe["train"]["prompts"], recipe["eval"]["prompts"]} <= SETS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "gap", "rank", "rate", "prompts", "rounds", "pairs", "reward"),
+    [
+        ("sd15-lpo", (0.35, 0.5), 4, 6e-5, 20, 1000, 40, "lrm-15"),
+        ("sd21-lpo", (0.35, 0.5), 4, 6e-5, 20, 1000, 40, "lrm-15"),
+        ("sdxl-lpo", (0.45, 0.6), 64, 1e-5, 16, 1250, 16, "lrm-xl"),
+    ],
+)
+def test_the_released_configurations(name, gap, rank, rate, prompts, rounds, pairs, reward):
+    """Config files of Kwai-Kolors/LPO at 9c2e8b8, on their 4 GPUs: batches per epoch 200, 200 and 250, 5 epochs."""
+    spec = load_spec(name)
+    method, sampling, lora, train = spec.method, spec.sampling, spec.lora, spec.train
+    assert (method.beta, method.min_gap, method.threshold, method.num_candidates) == (500, gap, "std", 4)
+    assert (method.ratio_clip, method.timestep_range, method.score_at) == (0.1, (0, 1000), "t")
+    assert (sampling.num_steps, sampling.guidance_scale, sampling.rule, sampling.eta) == (20, 5, "ddim", 1)
+    assert (lora.rank, lora.alpha, train.learning_rate) == (rank, rank, rate)
+    assert (train.weight_decay, train.betas, train.max_grad_norm) == (1e-4, (0.9, 0.999), None)
+    assert train.prompts_per_round == prompts
+    assert train.epochs * 4000 / train.prompts_per_round == rounds
+    assert train.minibatch * train.gradient_accumulation == pairs
+    assert train.num_updates >= rounds * prompts * sampling.num_steps / pairs
+    assert (train.precision, train.gradient_checkpointing) == ("fp16", name == "sdxl-lpo")
+    assert (str(spec.reward.weights), spec.reward.vfe_scale, spec.seed) == (reward, 7.5, 42)
+    assert (spec.eval.num_steps, spec.eval.guidance_scale, spec.eval.num_prompts) == (20, 5, 500)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch", "warmup"), [("sd15-lpo", 4000, 128, 500), ("sdxl-lpo", 8000, 32, 1000)]
+)
+def test_the_released_training_of_the_reward(name, steps, batch, warmup):
+    training = load_spec(name).reward.training
+    assert (training.steps, training.batch_size, training.warmup) == (steps, batch, warmup)
+    assert (training.learning_rate, training.weight_decay, training.max_grad_norm) == (1e-5, 0.3, 1)
+    assert (training.ema_decay, training.mpcf, training.validate_every) == (0, "2", 100)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_flow_recipes_say_that_they_are_ours_and_leave_out_the_last_two_steps(name):
+    """SD3's grid ends ..., 266, 150, 9, 0. A step's log ratio grows with 1 / std, which is 0.009 and 0 there."""
+    from lpobench.sampling import RectifiedFlow
+
+    assert ", ours: it is not published." in (RECIPES / f"{name}.toml").read_text().splitlines()[0]
+    low, high = load_spec(name).method.timestep_range
+    starts = RectifiedFlow(3.0).timesteps(20)[:-1].tolist()
+    assert [low <= t <= high for t in starts] == [True] * 18 + [False] * 2
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_without_weights_a_run_says_what_supplies_them(name, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("LPOBENCH_ASSETS", raising=False)
+    backbone = name.removesuffix("-lpo")
+    assert main(["run", "--backbone", backbone, "--out", str(tmp_path / "runs")]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"`lpobench download {backbone}`" in err
+    assert main(["run", "--backbone", backbone, "--dry-run", "--out", str(tmp_path / "runs")]) == 0
+    assert f"`lpobench download {backbone}`" in capsys.readouterr().out
