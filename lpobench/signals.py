@@ -8,6 +8,7 @@ import threading
 from types import FrameType
 from typing import Self
 
+from lpobench.launch import environment
 from lpobench.plugin import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -55,4 +56,5 @@ class StopFlag:
         if not self.requested:
             self.request(signal.Signals(number).name)
             # os.write: a handler may interrupt a print to the same stream, which must not be re-entered
-            os.write(2, f"\n{self.reason}: finishing this step, then saving and leaving\n".encode())
+            line = f"\n{self.reason}: finishing this step, then saving and leaving\n"
+            os.write(2, line.encode() if environment.is_main() else b"")

@@ -4,7 +4,6 @@
 a second tokenizer with its own padding, zeros for the empty prompt, a shifted latent space, text that needs padding.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import tiny_unet
@@ -87,30 +86,19 @@ def sd35(folder: Path) -> Path:
     return _sd3(folder, t5=False, qk_norm="rms_norm", dual_attention_layers=(0,))
 
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "sd15": sd15,
-    "sd21-v": sd21_v,
-    "sdxl": sdxl,
-    "sd3": sd3,
-    "sd35": sd35,
+FAMILIES = {"sd15": sd15, "sd21-v": sd21_v, "sdxl": sdxl, "sd3": sd3, "sd35": sd35}
+SETTINGS: dict[str, PipelineSettings] = {
+    "sd15": SD15(),
+    "sd21-v": SD21V(),
+    "sdxl": SDXL(vae=None),
+    "sd3": SD3Medium(t5_tokens=8),
+    "sd35": SD35Medium(t5="off", t5_tokens=8),
 }
 
 
 def settings(family: str, folder: Path) -> PipelineSettings:
     """The family's settings, for its random pipeline."""
-    place = str(folder)
-    match family:
-        case "sd15":
-            return SD15(weights=place)
-        case "sd21-v":
-            return SD21V(weights=place)
-        case "sdxl":
-            return SDXL(weights=place, vae=None)
-        case "sd3":
-            return SD3Medium(weights=place, t5_tokens=8)
-        case "sd35":
-            return SD35Medium(weights=place, t5="off", t5_tokens=8)
-    raise AssertionError(family)
+    return SETTINGS[family].model_copy(update={"weights": str(folder)})
 
 
 def load(family: str, folder: Path) -> LatentDiffusion:
@@ -238,15 +226,8 @@ def _t5_tokenizer() -> T5Tokenizer:
 
 
 def _t5(tokenizer: T5Tokenizer) -> T5Config:
-    return T5Config(
-        vocab_size=len(tokenizer),
-        d_model=40,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        feed_forward_proj="gated-gelu",
-    )
+    sizes = {"d_model": 40, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    return T5Config(vocab_size=len(tokenizer), feed_forward_proj="gated-gelu", **sizes)
 
 
 def _ddim(prediction: str) -> DDIMScheduler:

@@ -26,7 +26,7 @@ ALLOWED = {
     "checkpoints": {"plugin", "problems", "slots", "data"},
     "spec": CONFIG,
     "launch": {"plugin"},
-    "signals": {"plugin"},
+    "signals": {"plugin", "launch"},
     "lock": {"plugin"},
     "progress": set(),
     "types": {"plugin"},

@@ -37,13 +37,13 @@ def inspect(
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="A picture of some pairs.")] = None,
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Pairs in the picture.")] = 12,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The first N rows only.")] = None,
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the pairs in the picture.")] = 0,
     stream: curate.Stream = False,
     as_json: options.Json = False,
 ) -> None:
     """Count what is in preference data: labels, ties, sizes, repeats, gaps, and everything that is wrong.
 
-    Every image is read and decoded. The result is the same for every start; nothing is written but --out.
+    Every image is read and decoded; nothing is written but --out.
     """
     if out is not None:
         if out.suffix != ".png":
@@ -56,7 +56,7 @@ def inspect(
     pairs = open_pairs(source, split, stream=stream)
     if out is not None and not pairs.has_images:
         raise UserError(f"{source} keeps latents only: there is no picture to draw, leave --out away")
-    found, shown = look_through(pairs, scores=scores, limit=limit, show=samples if out else 0, seed=seed or 0)
+    found, shown = look_through(pairs, scores=scores, limit=limit, show=samples if out else 0, seed=seed)
     if out is not None:
         write_grid(out, shown)
         say(f"{len(shown)} pairs are in {out}")
@@ -76,7 +76,7 @@ def prompts(
         Literal["train", "eval"], typer.Option(metavar="train|eval", help="Which of shapes.")
     ] = "train",
     num: Annotated[int | None, typer.Option(min=1, metavar="N", help="A sample of so many.")] = None,
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the sample.")] = 0,
     against: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Count the prompts these share with it.")
     ] = None,
@@ -92,7 +92,7 @@ def prompts(
     from lpobench.data.prompt_sets import PUBLISHED_MD5, is_published
     from lpobench.data.prompts import load_prompts
 
-    wanted = load_prompts(source, split, num, seed or 0)
+    wanted = load_prompts(source, split, num, seed)
     found = {
         "source": source,
         "prompts": len(wanted),
@@ -101,7 +101,7 @@ def prompts(
         "published_training_list": is_published(source),
     }
     if against is not None:
-        other = {plain(prompt.text) for prompt in load_prompts(against, "eval", None, seed or 0)}
+        other = {plain(prompt.text) for prompt in load_prompts(against, "eval", None, seed)}
         found["shared"] = sum(plain(prompt.text) in other for prompt in wanted)
     if out is not None:
         lines = [json.dumps({"prompt": p.text, **p.tags}, ensure_ascii=False) for p in wanted]

@@ -63,7 +63,9 @@ def run(
     if train_reward:
         options.require_reward(spec)
     if dry_run:
-        return _plan(spec, out / run_name(spec.id, limit, train_reward), limit, train_reward, as_json)
+        processes = {"processes": f"{gpus or 'one per GPU'} on each machine, of which there are {nodes or 1}"}
+        folder = out / run_name(spec.id, limit, train_reward)
+        return _plan(spec, folder, limit, train_reward, as_json, processes if gpus or nodes else {})
     spec.check_assets(trains_reward=train_reward)
     if torchrun.ran(context.obj, spec.device, gpus, nodes):
         return None
@@ -78,7 +80,14 @@ def run(
     return say(f"everything is in {record.folder}")
 
 
-def _plan(spec: RunSpec, folder: Path, limit: int | None, train_reward: bool, as_json: bool) -> None:
+def _plan(
+    spec: RunSpec,
+    folder: Path,
+    limit: int | None,
+    train_reward: bool,
+    as_json: bool,
+    processes: dict[str, str],
+) -> None:
     """What a run would do. As TOML it is a recipe, with the plan in its comments."""
     updates = min(spec.train.num_updates, limit or spec.train.num_updates) if spec.method.trains else 0
     prompts = min(spec.eval.num_prompts, limit or spec.eval.num_prompts)
@@ -90,6 +99,7 @@ def _plan(spec: RunSpec, folder: Path, limit: int | None, train_reward: bool, as
         "reward": "trained first" if train_reward else "loaded" if spec.reward else "none",
         "updates": updates,
         "images": prompts * spec.eval.images_per_prompt * (2 if spec.method.trains or spec.checkpoint else 1),
+        **processes,
     }
     if as_json:
         return show_json(plan | {"limit": limit, "spec": spec.model_dump(mode="json")})

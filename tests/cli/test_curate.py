@@ -78,6 +78,29 @@ def test_from_scores_to_a_cache(cli, scored, tmp_path):
     assert "cache holds other work: its size is 64, this one's 32; choose another --out" in other.err
 
 
+def test_the_authors_csv_needs_no_scores(cli, tmp_path):
+    """Their file has a flag and three gaps per training row, and no other key."""
+    from lpobench.data.pairs.plan import pair_table
+    from lpobench.data.pairs.source import open_pairs
+
+    table = pair_table(open_pairs("shapes:60", "train"))
+    different = table["label_0"] != table["label_1"]
+    gaps = dict.fromkeys(("aesthetic_gap", "clipscore_gap", "vqascore_gap"), 0.01)
+    csv = pd.DataFrame({"different_flag": different}).assign(**gaps)
+    csv.loc[0, "aesthetic_gap"] = -0.4
+    csv.to_csv(tmp_path / "scores.csv", index=False)
+    words = ("data", "filter", "shapes:60", "--authors", str(tmp_path / "scores.csv"))
+    found = json.loads(cli(*words, "--strategy", "2", "--json").out)
+    assert found["counts"]["kept_win_lose"] == different.sum()
+    assert found["counts"]["kept_ties"] == (~different).sum() > 0
+    assert found["strategies"]["1"]["win_lose"] == different.sum() - different[0]
+    told = cli(*words, "--strategy", "2")
+    assert f"aligned: {(~different).sum()} ties among 60 labelled rows" in told.err
+    shifted = pd.concat([csv[1:], csv[:1]])
+    shifted.to_csv(tmp_path / "scores.csv", index=False)
+    assert "is not aligned with the train split" in cli(*words, "--strategy", "2").err
+
+
 def test_a_rule_counts_without_writing(cli, scored, tmp_path):
     before = set(tmp_path.iterdir())
     found = json.loads(

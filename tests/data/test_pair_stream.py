@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
 def from_folder(folder, monkeypatch):
     """`org/set` is the folder."""
     real = stream.remote_files
+    monkeypatch.setattr(stream, "_reach", lambda repo, revision: None)
     monkeypatch.setattr(stream, "remote_files", lambda repo, revision, split: real(str(folder), None, split))
 
 

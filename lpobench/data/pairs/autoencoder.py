@@ -52,15 +52,19 @@ def as_autoencoder(backbone: object) -> Autoencoder:
     return backbone
 
 
+def as_images(pixels: UInt8[np.ndarray, "n H W 3"]) -> Float[Tensor, "n 3 H W"]:
+    """8-bit pixels as a backbone takes images: in [0, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
 @torch.no_grad()
 def posterior(
-    backbone: Autoencoder, pixels: UInt8[np.ndarray, "n H W 3"]
+    backbone: Autoencoder, images: Float[Tensor, "n 3 H W"]
 ) -> tuple[Float16[Tensor, "n c h w"], Float16[Tensor, "n c h w"]]:
-    """Mean and log-variance of 8-bit images, rounded as a cache holds them, on the CPU.
+    """Mean and log-variance of images, rounded as a cache holds them, on the CPU.
 
     Raises UserError for latents that are not finite.
     """
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     mean, logvar = (value.half().cpu() for value in backbone.posterior(images))
     if not (mean.isfinite().all() and logvar.isfinite().all()):
         raise UserError(

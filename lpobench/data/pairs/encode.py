@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float16
 from torch import Tensor
 
-from lpobench.data.pairs.autoencoder import Autoencoder, posterior
+from lpobench.data.pairs.autoencoder import Autoencoder, as_images, posterior
 from lpobench.data.pairs.plan import Numbered, number_images, read_images
 from lpobench.data.pairs.prefetch import Picture
 from lpobench.data.pairs.shards import Shards, claim, worker_folder, write_atomic
@@ -167,8 +167,9 @@ class Encoding:
     def encode_batch(self, shard: Shard, batch: list[tuple[int, np.ndarray]]) -> None:
         if batch:
             places, pixels = zip(*batch, strict=True)
+            images = as_images(np.stack(pixels))
             started = time.monotonic()
-            mean, logvar = posterior(self.backbone, np.stack(pixels))
+            mean, logvar = posterior(self.backbone, images)
             self.done.vae_seconds += time.monotonic() - started
             shard.mean[list(places)], shard.logvar[list(places)] = mean, logvar
             self.done.images += len(places)

@@ -43,15 +43,6 @@ def decode(data: bytes) -> UInt8[ndarray, "H W 3"]:
         raise BadImage("an image cannot be decoded") from error
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Width and height from a file's header; pixels are not read. Raises BadImage."""
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-            return file.size
-    except BROKEN as error:
-        raise BadImage("an image cannot be decoded") from error
-
-
 def image_hash(data: bytes) -> str:
     """SHA-256 of the encoded file: what scores and latents are found by."""
     return hashlib.sha256(data).hexdigest()

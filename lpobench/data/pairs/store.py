@@ -156,17 +156,21 @@ class Layout:
     """Of one item."""
 
 
-@lru_cache(maxsize=4096)
 def layout(path: Path, name: str) -> Layout:
-    """Read from the file's header: 8 bytes of length, then JSON."""
+    """Read from the file's header: 8 bytes of length, then JSON. Raises UserError."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            entry = json.loads(file.read(min(length, 2**20)))[name]
-            if entry["dtype"] != "F16":
-                raise ValueError(f"{name} is {entry['dtype']}")
+        return _layout(path, name, path.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _layout(path: Path, name: str, changed: int) -> Layout:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(min(length, 2**20)))[name]
+    if entry["dtype"] != "F16":
+        raise ValueError(f"{name} is {entry['dtype']}")
     shape = tuple(entry["shape"][1:])
     return Layout(8 + length + entry["data_offsets"][0], 2 * int(np.prod(shape)), shape)
 

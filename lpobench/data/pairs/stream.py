@@ -16,6 +16,9 @@ from lpobench.data.pairs.parquet import ParquetPairs
 from lpobench.data.pairs.splits import split_of
 from lpobench.plugin import MissingAsset, UserError
 
+TIMEOUT = 20.0
+"""Seconds."""
+
 
 def from_hub(source: str, split: str | None) -> ParquetPairs:
     """Open a data set of the table, or a repository `org/name[@revision]`, original before mirrors."""
@@ -45,6 +48,7 @@ def remote_files(repo: str, revision: str | None, split: str | None = None) -> l
         raise MissingAsset(f"streaming needs {error.name}: install lpobench[data]") from error
     failures = (OSError, HTTPError)
     try:
+        _reach(repo, revision)
         found = load_dataset_builder(repo, revision=revision).config.data_files or {}
         urls = [
             (split_of(PurePosixPath(url)) or str(key), url) for key, urls in found.items() for url in urls
@@ -59,6 +63,13 @@ def remote_files(repo: str, revision: str | None, split: str | None = None) -> l
     if not files:
         raise ConnectionError("has no parquet files" + (f' of a split "{split}"' if split else ""))
     return files
+
+
+def _reach(repo: str, revision: str | None) -> None:
+    """Fails soon where nothing answers; `datasets` would try for a minute."""
+    from huggingface_hub import HfApi
+
+    HfApi().repo_info(repo, repo_type="dataset", revision=revision, timeout=TIMEOUT)
 
 
 def _remote(url: str, split: str, system: Any, path: str, failures: tuple[type[Exception], ...]) -> DataFile:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float16, Int
 from torch import Tensor
 
-from lpobench.data.pairs.autoencoder import Autoencoder, as_autoencoder, posterior
+from lpobench.data.pairs.autoencoder import Autoencoder, as_autoencoder, as_images, posterior
 from lpobench.data.pairs.filter import about_path, read_kept, take_kept
 from lpobench.data.pairs.latent import COLUMNS, META, SCORES, LatentPairs, PairsMeta
 from lpobench.data.pairs.plan import Numbered, number_images, pair_table, read_images
@@ -169,10 +169,11 @@ class LiveLatents:
     ) -> tuple[Float16[Tensor, "n c h w"], Float16[Tensor, "n c h w"]]:
         """Mean and log-variance."""
         with ThreadPoolExecutor(IMAGES_AT_ONCE) as pool:
-            parts = [
-                posterior(self.pairs.backbone, np.stack(list(pool.map(self.pairs.pixels, some.tolist()))))
+            batches = (
+                np.stack(list(pool.map(self.pairs.pixels, some.tolist())))
                 for some in items.split(IMAGES_AT_ONCE)
-            ]
+            )
+            parts = [posterior(self.pairs.backbone, as_images(batch)) for batch in batches]
         mean, logvar = (torch.cat(values) for values in zip(*parts, strict=True))
         return mean, logvar
 
