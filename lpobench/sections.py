@@ -47,9 +47,9 @@ class TrainSettings(Settings):
     allow_overlap: bool = False
     """train on prompts that are evaluated on, too; the table then shows memory as well"""
     prompts_per_round: PositiveInt = 16
-    """prompts sampled before each round of updates"""
+    """prompts sampled before each round of updates, by all processes together"""
     minibatch: PositiveInt = 64
-    """rows per optimiser step and accumulation step"""
+    """rows per optimiser step and accumulation step, of all processes together"""
     gradient_accumulation: PositiveInt = 1
     """minibatches per optimiser step"""
     learning_rate: PositiveFloat = 6e-5

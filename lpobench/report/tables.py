@@ -128,7 +128,8 @@ def _costs(record: RunRecord) -> Section:
     costs = record.costs
     total = Cost(**{field: sum(getattr(c, field) for c in costs.values()) for field in Cost.model_fields})
     rows = [*starmap(row, costs.items()), row("all", total)]
-    memory = f"peak memory {record.peak_memory_bytes / 2**30:.2f} GiB on {record.device}"
+    device = record.device if record.processes == 1 else f"each of {record.processes} x {record.device}"
+    memory = f"peak memory {record.peak_memory_bytes / 2**30:.2f} GiB on {device}"
     return Section(["phase", "time", "denoiser calls", "latents denoised"], rows, memory)
 
 

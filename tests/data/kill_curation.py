@@ -1,7 +1,7 @@
 """Kills scoring and encoding at random moments and resumes them: `python tests/data/kill_curation.py --kills 20`.
 
-Prints, for each kind of work, how many kills met it at work, and fails unless every resumed result is, byte for
-byte, that of a run nobody disturbed.
+Then kills them before each renaming of a file. Fails unless every resumed result is, byte for byte, that of a run
+nobody disturbed.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 from made_pairs import Brightness, PoolingVae, files
@@ -42,13 +43,17 @@ def encode(source: str, out: Path) -> None:
 WORKS: dict[str, Work] = {"score": score, "encode": encode}
 
 
-def in_child(work: Work, source: str, out: Path, seconds: float | None = None) -> bool:
-    """Do the work in a child, killed after some seconds; whether it was killed at work. Nothing else may be running:
-    a fork copies one thread."""
+def in_child(
+    work: Work, source: str, out: Path, *, seconds: float | None = None, rename: int | None = None
+) -> bool:
+    """Do the work in a child, killed after some seconds, or just before a file gets its name; whether that met it
+    at work. Nothing else may be running: a fork copies one thread."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            if rename is not None:
+                os.replace = killed_at(rename)
             work(source, out)
             code = 0
         finally:
@@ -64,8 +69,20 @@ def in_child(work: Work, source: str, out: Path, seconds: float | None = None) -
     return False
 
 
+def killed_at(rename: int) -> Callable[..., None]:
+    """`os.replace` that kills its process instead of renaming, the given number of times after the first."""
+    counter, real = count(), os.replace
+
+    def replace(*paths) -> None:
+        if next(counter) == rename:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*paths)
+
+    return replace
+
+
 def check(name: str, kills: int, folder: Path, seed: int) -> int:
-    """How many of the kills met the work undone."""
+    """How many of the kills at random moments met the work undone."""
     source, work, rng = str(folder / "pairs"), WORKS[name], random.Random(seed)
     times = []
     for out in (folder / name / "straight", folder / name / "again"):
@@ -73,17 +90,30 @@ def check(name: str, kills: int, folder: Path, seed: int) -> int:
         in_child(work, source, out)
         times.append(time.monotonic() - started)
     wanted = files(folder / name / "straight")
-    at_work = 0
+    at_work, renames = 0, 0
     for kill in range(kills):
         out = folder / name / f"killed-{kill}"
-        at_work += in_child(work, source, out, rng.uniform(0, min(times)))
+        at_work += in_child(work, source, out, seconds=rng.uniform(0, min(times)))
         in_child(work, source, out)
-        if files(out) != wanted:
-            raise SystemExit(f"{name}: {out} differs from {folder / name / 'straight'}")
-        if left := list(out.rglob(".*.tmp")):
-            raise SystemExit(f"{name}: {left[0]} is left over")
-    print(f"{name}: {len(wanted)} files, equal after each of {kills} kills, {at_work} of them at work")
+        compare(out, wanted)
+    for renames in count():
+        out = folder / name / f"rename-{renames}"
+        if not in_child(work, source, out, rename=renames):
+            break
+        in_child(work, source, out)
+        compare(out, wanted)
+    print(f"{name}: {len(wanted)} files, equal after kills at {kills} moments, {at_work} of them at work,")
+    print(f"{name}: and before each of its {renames} renames")
     return at_work
+
+
+def compare(out: Path, wanted: dict[str, bytes]) -> None:
+    """Leave with what differs, if anything does."""
+    found = files(out)
+    if other := sorted(name for name in {**found, **wanted} if found.get(name) != wanted.get(name)):
+        raise SystemExit(f"{out}: {', '.join(other)} differ")
+    if left := list(out.rglob(".*.tmp")):
+        raise SystemExit(f"{left[0]} is left over")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -174,9 +174,13 @@ def test_every_process_has_its_place(start, tmp_path, monkeypatch):
         ("fail('all say this', 3)", "all say this", 3),
         (
             """
+            said = f"{sys.argv[1]}/said"
             if rank == 1:
-                time.sleep(0.2)
-                fail('the reason', 3)
+                environment.report('the reason', UserError(), 3)
+                open(said, "w").close()
+                sys.exit(3)
+            while not os.path.exists(said):  # a connection is lost after its process has said why
+                time.sleep(0.01)
             fail('lost another', 4, environment.PeerLost('lost another'))
             """,
             "^the reason$",
@@ -191,6 +195,17 @@ def test_how_a_failure_comes_back(start, capfd, body, message, code):
         start(body)
     assert error.value.exit_code == code
     assert capfd.readouterr() == ("", "")  # torchrun's own account is kept back
+
+
+def test_the_reason_is_the_first_that_is_not_a_lost_process(tmp_path, monkeypatch):
+    errors = environment.PeerLost("lost another"), UserError("the reason"), UserError("a later one")
+    for rank, error in enumerate(errors):
+        (tmp_path / str(rank)).mkdir()
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank) / "error.json"))
+        environment.report(str(error), error, rank + 2)
+    assert str(torchrun._reason(tmp_path)) == "the reason"
+    assert torchrun._reason(tmp_path).exit_code == 3
+    assert torchrun._reason(tmp_path / "empty") is None
 
 
 def test_a_stop_signal_is_passed_on_and_its_outcome_comes_back(start, tmp_path):

@@ -12,7 +12,8 @@ from PIL import Image
 SETTINGS = {
     "device": "cpu",
     "method.min_gap": [0.0, 0.0],
-    "method.beta": 1.0,  # rounding in a log ratio, times beta, is rounding in the loss
+    "method.beta": 1.0,  # kernels round otherwise for another batch shape: beta and guidance make it larger
+    "sampling.guidance_scale": 1.0,
     "sampling.num_steps": 3,
     "train.prompts_per_round": 4,
     "train.minibatch": 8,
@@ -28,21 +29,16 @@ WORDS += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}=
 def runs(tmp_path_factory):
     """Folder and record of the same run in one process and in two."""
     found = []
-    for num in (1, 2):
+    for num in (1, 2):  # side by side
         out = tmp_path_factory.mktemp(f"processes{num}")
-        words = [
-            sys.executable,
-            "-m",
-            "lpobench",
-            *WORDS,
-            "--out",
-            str(out),
-            *["--gpus", str(num)][: 2 * num - 2],
-        ]
-        done = subprocess.run(words, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        found.append((next(out.glob("tiny-*")), json.loads(done.stdout), done.stderr))
-    return found
+        words = [sys.executable, "-m", "lpobench", *WORDS, "--out", str(out)]
+        words += ["--gpus", str(num)] if num > 1 else []
+        found.append(
+            (out, subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        )
+    ended = [(out, *run.communicate(), run.returncode) for out, run in found]
+    assert [code for *_, code in ended] == [0, 0], [err for _, _, err, _ in ended]
+    return [(next(out.glob("tiny-*")), json.loads(document), talk) for out, document, talk, _ in ended]
 
 
 def test_the_loss_trajectory_is_the_same(runs):
@@ -53,7 +49,7 @@ def test_the_loss_trajectory_is_the_same(runs):
     ]
     assert len(lines[0]) == 2
     assert lines[0]["loss"].nunique() == 2  # it moved
-    pd.testing.assert_series_equal(*(frame["loss"] for frame in lines), rtol=1e-6)
+    pd.testing.assert_series_equal(*(frame["loss"] for frame in lines), rtol=0, atol=1e-6)
     pd.testing.assert_frame_equal(*lines, rtol=1e-5, atol=1e-5)
 
 

@@ -56,10 +56,13 @@ def same(one, other):
 
 
 def test_what_the_processes_know_of_each_other(played):
-    """Gradients 1 and 2 add up to 3; the one that only one process has is kept, the one nobody has stays None."""
+    """Gradients 1 and 2 add up to 3; the one that only one process has is kept, the one nobody has stays None.
+
+    In one all-reduce, and in several.
+    """
     zero, one = (each["result"] for each in played[0]["numbers"])
     common = {"world": 2, "gather": [1, 2], "from_main": 1, "anywhere": True, "first": 2}
-    common["gradients"] = [[3, 3], [5, 5], None]
+    common["gradients"] = [[[3, 3], [5, 5], None]] * 2
     assert zero == {**common, "share": [0, 2]}
     assert one == {**common, "share": [2, 5]}
 

@@ -32,13 +32,10 @@ def a_run(folder: Path, out: str, **options) -> dict:
 
 
 def numbers(folder: Path) -> dict:
-    """What the functions of ranks give; gradients: (1, 2, ...), one that only rank 1 has, one nobody has."""
+    """What the functions of ranks give."""
     start()
-    mine = ranks.rank() + 1
-    shared, partly, without = (nn.Parameter(torch.ones(2)) for _ in range(3))
-    shared.grad = torch.full((2,), float(mine))
-    partly.grad = torch.full((2,), 5.0) if mine == 2 else None
-    ranks.sum_gradients([shared, partly, without])
+    mine, in_one = ranks.rank() + 1, gradients()
+    ranks.BUCKET = 3  # a parameter of two numbers at a time
     return {
         "world": ranks.world(),
         "share": [ranks.share(5).start, ranks.share(5).stop],
@@ -46,8 +43,17 @@ def numbers(folder: Path) -> dict:
         "from_main": ranks.from_main(lambda: mine),
         "anywhere": ranks.anywhere(mine == 2),
         "first": ranks.first(None if mine == 1 else mine),
-        "gradients": [shared.grad.tolist(), partly.grad.tolist(), without.grad],
+        "gradients": [in_one, gradients()],
     }
+
+
+def gradients() -> list:
+    """Sums of 1 + 2, of one that only the second process has, and of one that nobody has."""
+    shared, partly, without = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    shared.grad = torch.full((2,), float(ranks.rank() + 1))
+    partly.grad = torch.full((2,), 5.0) if ranks.rank() == 1 else None
+    ranks.sum_gradients([shared, partly, without])
+    return [shared.grad.tolist(), partly.grad.tolist(), without.grad]
 
 
 def refused(folder: Path) -> None:

@@ -43,3 +43,17 @@ def test_image_pairs():
     pairs = ImagePairs(latents, latents, ["a", "b"])
     assert pairs.take(torch.tensor([1])).prompts == ["b"]
     assert pairs.to(torch.device("cpu")).winner.device.type == "cpu"
+
+
+def test_shards_are_merged_into_the_order_of_one():
+    """Steps at t 9, 5 and 1; the shards hold prompts a b and c, and not every step of them."""
+    whole = rows(7)
+    names, t = ["9a", "9b", "9c", "5b", "5c", "1a", "1c"], torch.tensor([9.0, 9, 9, 5, 5, 1, 1])
+    whole = StepPairs(whole.latents, t, t, whole.winner, whole.loser, names)
+    first, second = (whole.take(torch.tensor(index)) for index in ([0, 1, 3, 5], [2, 4, 6]))
+    merged = StepPairs.merge([first, second])
+    assert merged.prompts == names
+    assert torch.equal(merged.winner, whole.winner)
+    assert StepPairs.merge([whole]) is whole
+    pairs = [ImagePairs(torch.zeros(n, 1, 4, 4), torch.zeros(n, 1, 4, 4), ["p"] * n) for n in (2, 1)]
+    assert len(ImagePairs.merge(pairs)) == 3

@@ -202,3 +202,30 @@ def test_deterministic_steps_of_a_path_are_sampled_without_likelihood(make_polic
     assert path.latents[-1].isfinite().all()
     assert (path.logprobs[-1] == 0).all()
     assert path.logprobs.isfinite().all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_shards_of_a_round_are_the_round(make_policy, count):
+    """Each shard rolls out its prompts on the noise they have in the whole, and leaves the generator as it would."""
+    prompts = ["1", "-1", "0.5"]
+
+    def roll(kind, shard):
+        policy, generator = make_policy(), torch.Generator().manual_seed(0)
+        policy.shard = shard
+        with torch.no_grad():
+            if kind == "paths":
+                made = paths(policy, prompts, generator, 2)
+                return made.latents.transpose(0, 2), made.prompts, generator
+            steps = list(forks(policy, prompts, 4, generator, first=2, last=9))
+        return torch.stack([step.candidates for step in steps]).transpose(0, 2), steps[0].prompts, generator
+
+    for kind in ("forks", "paths"):
+        whole, _, after = roll(kind, (0, 1))
+        parts = [
+            roll(kind, (index, count))
+            for index in range(count)
+            if 3 * index // count < 3 * (index + 1) // count
+        ]
+        assert torch.equal(torch.cat([part for part, _, _ in parts]), whole)
+        assert [name for _, names, _ in parts for name in names] == prompts
+        assert all(torch.equal(generator.get_state(), after.get_state()) for _, _, generator in parts)

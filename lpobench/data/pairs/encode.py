@@ -76,8 +76,8 @@ class Encoding:
         Raises UserError, such as for a folder that holds a cache of another VAE, size or source.
         """
         folder, text = self.store.folder, pairs_text(self.table, self.images)
-        claim(folder, CACHE, self.description(text, kept))
         with worker_folder(folder, worker) as scratch:
+            claim(folder / CACHE, self.description(text, kept), scratch)
             if not (folder / PAIRS).exists() or (folder / PAIRS).read_bytes() != text:
                 write_atomic(folder / PAIRS, text, scratch)
             todo = self.remaining(worker)

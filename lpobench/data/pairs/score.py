@@ -72,15 +72,12 @@ class Scoring:
 
     def run(self, worker: tuple[int, int] = (0, 1)) -> Scored:
         """Score this worker's share. Raises UserError, such as for a folder with scores of other pairs."""
-        claim(self.folder, SCORES, description(self.source, self.table, self.shards))
-        for name, scorer in self.scorers.items():
-            about = {"scorer": name, "version": scorer.version, "settings": self.settings[name]}
-            claim(
-                scorer_folder(self.folder, name, scorer.version),
-                SCORER,
-                {**about, "metrics": list(scorer.metrics)},
-            )
         with worker_folder(self.folder, worker) as scratch:
+            claim(self.folder / SCORES, description(self.source, self.table, self.shards), scratch)
+            for name, scorer in self.scorers.items():
+                about = {"scorer": name, "version": scorer.version, "settings": self.settings[name]}
+                place = scorer_folder(self.folder, name, scorer.version) / SCORER
+                claim(place, {**about, "metrics": list(scorer.metrics)}, scratch)
             todo = {number: self.lacking(number) for number in self.shards.share(worker)}
             sizes = {number: len(self.shards.range(number)) for number in todo}
             for name in self.scorers:

@@ -82,17 +82,16 @@ def worker_folder(folder: Path, worker: tuple[int, int]) -> Iterator[Path]:
         yield scratch
 
 
-def claim(folder: Path, name: str, about: Mapping[str, Any]) -> None:
-    """Say in `folder/name` what the work is. UserError where the folder holds other work; names what differs."""
-    path = folder / name
+def claim(path: Path, about: Mapping[str, Any], scratch: Path) -> None:
+    """Say in a file what the work in its folder is. UserError where that is other work; names what differs."""
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        return write_atomic(path, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_atomic(path, (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode(), scratch)
     earlier, here = read_claim(path), json.loads(json.dumps(about))
     for key in {**earlier, **here}:
         if earlier.get(key) != here.get(key):
             raise UserError(
-                f"{folder} holds other work: its {key} is {_short(earlier.get(key))}, this one's "
+                f"{path.parent} holds other work: its {key} is {_short(earlier.get(key))}, this one's "
                 f"{_short(here.get(key))}; choose another --out"
             )
     return None

@@ -53,9 +53,9 @@ def encode_texts(
         "captions_sha256": hashlib.sha256("\0".join(captions).encode()).hexdigest(),
         PREFIX: {"items": shards.items, "per_shard": shards.per_shard},
     }
-    claim(folder, TEXTS, about)
     store = Store(folder, shards, PREFIX)
     with worker_folder(folder, worker) as scratch:
+        claim(folder / TEXTS, about, scratch)
         if not (folder / PROBE).exists():
             write_atomic(folder / PROBE, save(probe), scratch)
         check_probe(folder, probe)
