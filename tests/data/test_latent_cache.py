@@ -58,7 +58,9 @@ def test_a_cache_holds_the_posterior_of_every_distinct_image(tmp_path):
     images = dict(
         zip((uid for row in rows for uid in row.uids), (i for row in rows for i in row.images), strict=True)
     )
-    assert done.images == vae.asked == len(images) < 2 * len(rows)
+    assert done.images == len(images) < 2 * len(rows)
+    shards = -(-len(images) // 8)
+    assert len(images) <= vae.asked < len(images) + 3 * shards  # the last batch of each is filled up to 3
     pairs = open_latents(str(tmp_path), vae)
     assert vae.released == 1
     batch = pairs.batch(torch.arange(len(rows)))

@@ -59,13 +59,16 @@ def as_images(pixels: UInt8[np.ndarray, "n H W 3"]) -> Float[Tensor, "n 3 H W"]:
 
 @torch.no_grad()
 def posterior(
-    backbone: Autoencoder, images: Float[Tensor, "n 3 H W"]
+    backbone: Autoencoder, images: Float[Tensor, "n 3 H W"], batch_size: int
 ) -> tuple[Float16[Tensor, "n c h w"], Float16[Tensor, "n c h w"]]:
-    """Mean and log-variance of images, rounded as a cache holds them, on the CPU.
+    """Mean and log-variance of at most `batch_size` images, rounded as a cache holds them, on the CPU.
 
-    Raises UserError for latents that are not finite.
+    A short batch is filled up: kernels round differently for another batch shape, and an image's latents should
+    not depend on how many are encoded with it. Raises UserError for latents that are not finite.
     """
-    mean, logvar = (value.half().cpu() for value in backbone.posterior(images))
+    n = len(images)
+    whole = torch.cat([images, images[-1:].expand(max(batch_size - n, 0), -1, -1, -1)])
+    mean, logvar = (value[:n].half().cpu() for value in backbone.posterior(whole))
     if not (mean.isfinite().all() and logvar.isfinite().all()):
         raise UserError(
             f"the VAE of {backbone.name} gives latents that are not finite in {backbone.vae_dtype()}; use float32"

@@ -169,7 +169,7 @@ class Encoding:
             places, pixels = zip(*batch, strict=True)
             images = as_images(np.stack(pixels))
             started = time.monotonic()
-            mean, logvar = posterior(self.backbone, images)
+            mean, logvar = posterior(self.backbone, images, self.batch_size)
             self.done.vae_seconds += time.monotonic() - started
             shard.mean[list(places)], shard.logvar[list(places)] = mean, logvar
             self.done.images += len(places)

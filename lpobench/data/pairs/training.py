@@ -173,7 +173,8 @@ class LiveLatents:
                 np.stack(list(pool.map(self.pairs.pixels, some.tolist())))
                 for some in items.split(IMAGES_AT_ONCE)
             )
-            parts = [posterior(self.pairs.backbone, as_images(batch)) for batch in batches]
+            backbone = self.pairs.backbone
+            parts = [posterior(backbone, as_images(batch), IMAGES_AT_ONCE) for batch in batches]
         mean, logvar = (torch.cat(values) for values in zip(*parts, strict=True))
         return mean, logvar
 
