@@ -66,14 +66,14 @@ class Spent:
 
 def _summed(name: str, phases: list[dict[str, Cost]]) -> Cost:
     costs = [each[name] for each in phases if name in each]
-    calls, rows = sum(cost.calls for cost in costs), sum(cost.rows for cost in costs)
-    return Cost(seconds=costs[0].seconds, calls=calls, rows=rows)
+    work = {kind: sum(getattr(cost, kind) for cost in costs) for kind in Cost.model_fields}
+    return Cost(**{**work, "seconds": costs[0].seconds})
 
 
 def write(parts: Parts, folder: Path, outcome: Outcome, spent: Spent) -> RunRecord:
     """The files of a finished run, the record last."""
     variants = {"none": outcome.base}
-    if outcome.training:
+    if outcome.training or parts.spec.method.samples:
         variants[name_of(parts.spec.method)] = outcome.method
     elif outcome.checkpoint:
         variants[outcome.checkpoint.name] = outcome.method
@@ -101,6 +101,7 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check:
         seed=spec.seed,
         limit=outcome.limit,
         trained=outcome.training is not None,
+        sampled=spec.method.samples,
         checkpoint=outcome.checkpoint,
         trained_reward=parts.trained_reward,
         base=parts.base,

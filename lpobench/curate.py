@@ -20,9 +20,10 @@ from lpobench.data.pairs.plan import pair_table
 from lpobench.data.pairs.record import Problems
 from lpobench.data.pairs.rule import Rule
 from lpobench.data.pairs.score import plan_scoring
-from lpobench.data.pairs.shards import Shards, parse_worker, sha256_of
+from lpobench.data.pairs.shards import Shards, parse_worker
 from lpobench.data.pairs.source import PairSource, open_pairs
 from lpobench.data.pairs.texts import encode_texts
+from lpobench.hashing import file_sha256
 from lpobench.plugin import UserError
 from lpobench.prepare import device_of, dtype_of
 from lpobench.progress import progress
@@ -132,7 +133,7 @@ def encode_source(
     options = {"batch_size": batch_size, "say": say}
     plan = plan_encoding(source, table, as_autoencoder(backbone), out, per_shard, **options)
     with progress(images_of(plan.store.shards, worker), "encoding") as advance:
-        done = replace(plan, advance=advance).run(worker, kept and sha256_of(kept))
+        done = replace(plan, advance=advance).run(worker, kept and file_sha256(kept))
     captions = encode_texts(table, backbone, out, worker, say=say) if texts else 0
     return {
         "pairs": len(table),

@@ -8,9 +8,9 @@ imports what it needs when it is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from lpobench.sampling.policy import Policy
+    from lpobench.sections import TrainSettings
     from lpobench.types import Backbone, Context, Evaluator, RewardModel, Rows
 
 Need = Literal["prompts", "pairs", "reward"]
@@ -45,6 +46,22 @@ class Metric:
     unit: str
     source: str
     """Citation, or the rule in one line."""
+
+
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+"""Names or paths; a single one may be given bare."""
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the smaller timestep comes first, got {list(bounds)}")
+    return bounds
+
+
+TimestepRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""Two timesteps, ends included."""
 
 
 class Settings(BaseModel):
@@ -90,6 +107,14 @@ class BackboneSettings(Settings):
 class RewardSettings(Settings):
     """A step-level reward model."""
 
+    judges: ClassVar[bool] = True
+    """Its score of finished images is worth a column in the table of a run that uses it."""
+
+    @property
+    def version(self) -> str:
+        """Changes when a score could, though settings and files stay."""
+        return "1"
+
     @property
     def latent_space(self) -> str | None:
         """Latent space it reads, known without reading weights; None when it reads images.
@@ -126,18 +151,48 @@ class MethodSettings(Settings):
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     trains: ClassVar[bool] = True
-    """False for a baseline: `collect` and `loss` are never called."""
+    """False where nothing is trained: `collect` and `loss` are never called."""
+    samples: ClassVar[bool] = False
+    """True where `sample` makes the images that are scored, not the plain sampler."""
+    default_reward: ClassVar[str | None] = None
+    """The reward of a run that names none, where one is needed; None is the default of all methods."""
 
     def denoiser_calls(self, policy: Policy) -> tuple[int, int]:
         """Denoiser forward passes of one `collect` (a reward's own are its own business) and of one `loss`."""
         raise NotImplementedError
 
+    def check(self, policy: Policy, reward: RewardModel | None) -> None:
+        """Called once, before any training or sampling. Raises UserError where these do not suit the method."""
+
+    def learning_rate(self, train: TrainSettings) -> float:
+        """Of AdamW after the warm-up, where a paper has a rule for it."""
+        return train.learning_rate
+
     def collect(self, ctx: Context) -> Rows:
-        """Rows to train on, from one batch of prompts or pairs. Called under no_grad by the training loop."""
+        """Rows to train on, from one batch of prompts or pairs. Called under no_grad by the training loop.
+
+        Every random number of a round is drawn here, from `ctx.generator`.
+        """
         raise NotImplementedError
 
-    def loss(self, policy: Policy, rows: Rows) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def complete(self, rows: Rows) -> Rows:
+        """The round's rows, of all shards together: here is what depends on all of them, such as their mean."""
+        return rows
+
+    def loss(self, ctx: Context, rows: Rows) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Scalar loss of a minibatch (a mean over rows) and scalar tensors to log."""
+        raise NotImplementedError
+
+    def sample(
+        self,
+        policy: Policy,
+        reward: RewardModel | None,
+        latents: torch.Tensor,
+        prompts: list[str],
+        timesteps: torch.Tensor,
+        generators: list[torch.Generator],
+    ) -> torch.Tensor:
+        """Finished latents (n, c, h, w) from noise, along `timesteps`, each row with its own generator."""
         raise NotImplementedError
 
 

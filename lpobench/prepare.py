@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from lpobench.checkpoints import locate_checkpoint
 from lpobench.data.cache import content, folder_of
+from lpobench.data.pairs.preferred import Preferred
 from lpobench.data.prompts import check_held_out, load_prompts
 from lpobench.launch import memory, ranks
 from lpobench.lock import run_lock
@@ -19,6 +21,7 @@ from lpobench.records.costs import Costs
 from lpobench.records.record import write_atomic
 from lpobench.sampling import Policy
 from lpobench.scoring.generate import fingerprint
+from lpobench.scoring.reward_score import RewardScore
 from lpobench.slots import name_of
 from lpobench.spec import RunSpec
 from lpobench.types import Backbone, Evaluator, Prompt, RewardModel
@@ -26,6 +29,8 @@ from lpobench.types import Backbone, Evaluator, Prompt, RewardModel
 LESS = "a lower train.precision needs less, and the settings of the backbone may offer to offload parts"
 LESS_TRAINING = "a smaller batch needs less: see `lpobench show` of the reward for its training settings"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_REMEMBERED = 20_000
+"""Encoded prompts kept in place of the text encoders; at SDXL's size 6 GB."""
 TRAINED = "settings.json"
 HERE = "{folder}"
 
@@ -43,6 +48,9 @@ class Parts:
     """Name in the cache of the reward that was trained for this run."""
     evaluators: dict[str, Evaluator]
     train_prompts: Sequence[Prompt]
+    """None where nothing is trained, or pairs are."""
+    pairs: Preferred | None
+    """What a method that needs pairs is trained on."""
     eval_prompts: Sequence[Prompt]
     costs: Costs
     checkpoint: Path | None = None
@@ -57,6 +65,7 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
         evaluators = {name_of(settings): settings.load(device, torch.float32) for settings in spec.evaluators}
         backbone = spec.backbone.load(device, dtype)
         base = fingerprint_of(spec, backbone, eval_prompts)
+        pairs = pairs_of(spec, backbone, eval_prompts)
         checkpoint = checkpoint_of(spec, backbone)
         try_evaluators(evaluators, backbone, eval_prompts[0])
     settings, name = spec.reward, None
@@ -67,12 +76,43 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
     with costs.phase("load"), memory.explained("loading the reward", LESS):
         reward = settings.load(backbone, device, dtype) if settings else None
         policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
+        spec.method.check(policy, reward)
+        if settings and settings.judges:
+            version = f"{name_of(settings)} {reward_identity(settings)}"
+            evaluators[name_of(settings)] = RewardScore(name_of(settings), version, reward, policy)
         if spec.backbone.releases_text_encoders:
-            texts = [prompt.text for prompt in (*train_prompts, *eval_prompts)]
-            policy.remember(["", *texts], torch.device("cpu"))
-            backbone.release_text_encoders()
-    costs.meter = lambda: (policy.calls, policy.rows)
-    return Parts(spec, base, policy, reward, name, evaluators, train_prompts, eval_prompts, costs, checkpoint)
+            texts = {"", *(prompt.text for prompt in (*train_prompts, *eval_prompts))}
+            release_text_encoders(policy, texts | set(pairs.captions if pairs else ()))
+    costs.meter = lambda: policy.work
+    return Parts(
+        spec, base, policy, reward, name, evaluators, train_prompts, pairs, eval_prompts, costs, checkpoint
+    )
+
+
+def pairs_of(spec: RunSpec, backbone: Backbone, evaluation: Sequence[Prompt]) -> Preferred | None:
+    """The pairs of a method that needs them; UserError when their captions are evaluated on."""
+    if "pairs" not in spec.method.needs:
+        return None
+    pairs = Preferred.open(spec.train.pairs, backbone)
+    captions = [Prompt(caption, "") for caption in dict.fromkeys(pairs.captions)]
+    check_held_out(captions, evaluation, allow_overlap=spec.train.allow_overlap)
+    return pairs
+
+
+def reward_identity(settings: RewardSettings) -> str:
+    """A short hash of a reward's settings and version, and of the files it is read from."""
+    files = {what: content(path) for what, path in settings.assets().items()}
+    text = json.dumps([settings.model_dump(mode="json"), settings.version, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def release_text_encoders(policy: Policy, texts: set[str]) -> None:
+    """Encode what the run will need and free the encoders, unless that would take more memory than they do."""
+    if len(texts) > MOST_REMEMBERED:
+        ranks.say(f"{len(texts)} prompts: the text encoders stay loaded and encode them as they come")
+        return
+    policy.remember(sorted(texts), torch.device("cpu"))
+    policy.backbone.release_text_encoders()
 
 
 def fingerprint_of(spec: RunSpec, backbone: Backbone, prompts: Sequence[Prompt]) -> str:
@@ -119,7 +159,8 @@ def prompts_of(spec: RunSpec) -> tuple[list[Prompt], list[Prompt]]:
     """Training prompts (none when nothing is trained) and evaluation prompts; UserError when they overlap."""
     settings = spec.eval
     evaluation = load_prompts(settings.prompts, "eval", settings.num_prompts, settings.seed)
-    train = load_prompts(spec.train.prompts, "train", None, spec.seed) if spec.method.trains else []
+    fed = spec.method.trains and "prompts" in spec.method.needs
+    train = load_prompts(spec.train.prompts, "train", None, spec.seed) if fed else []
     check_held_out(train, evaluation, allow_overlap=spec.train.allow_overlap)
     return train, evaluation
 

@@ -28,6 +28,7 @@ from lpobench.prepare import (
 from lpobench.records import record
 from lpobench.records.record import Checkpoint, Cost, RunRecord
 from lpobench.records.scores import FILE as SCORES
+from lpobench.scoring.generate import Sampler
 from lpobench.scoring.variants import Scorer
 from lpobench.signals import StopFlag
 from lpobench.slots import name_of
@@ -68,8 +69,9 @@ def execute(
             )
             base, reused = scorer.score_base(out / CACHE, base_key(parts))
             checkpoint = load_checkpoint(parts)
-            variant = checkpoint.name if checkpoint else name_of(spec.method) if training else None
-            method = scorer.score(variant) if variant else base
+            made = training or spec.method.samples
+            variant = checkpoint.name if checkpoint else name_of(spec.method) if made else None
+            method = scorer.score(variant, sampler=sampler_of(parts)) if variant else base
             return conclude(
                 parts, folder, Outcome(started, limit, training, base, reused, method, checkpoint)
             )
@@ -98,16 +100,26 @@ def learn(parts: Parts, folder: Path, stop: StopFlag) -> TrainResult | None:
         folder,
         seed=spec.seed,
         prompts=[prompt.text for prompt in parts.train_prompts],
+        pairs=parts.pairs,
         stop=stop,
         fingerprint=f"{folder.name} of base {parts.base[:8]}",
     )
     for phase, seconds in result.seconds.items():
-        calls, rows = result.denoiser_calls.get(phase, 0), result.denoiser_rows.get(phase, 0)
-        work = {"calls": calls, "rows": rows} if ranks.is_main() else {}  # of all processes: booked by one
+        work = result.work.get(phase, {}) if ranks.is_main() else {}  # of all processes: booked by one
         parts.costs.add(phase, Cost(seconds=seconds, **work))
     with parts.costs.phase("export"):
         ranks.from_main(lambda: policy.backbone.export_lora(folder / LORA))
     return result
+
+
+def sampler_of(parts: Parts) -> Sampler | None:
+    """The method's own way of making images, if it has one."""
+    method, reward = parts.spec.method, parts.reward
+    if not method.samples:
+        return None
+    return lambda policy, latents, prompts, timesteps, generators: method.sample(
+        policy, reward, latents, prompts, timesteps, generators
+    )
 
 
 def load_checkpoint(parts: Parts) -> Checkpoint | None:
@@ -133,9 +145,10 @@ def find_current(folder: Path, spec: RunSpec) -> RunRecord | None:
 
 def base_key(parts: Parts) -> dict[str, Any]:
     """What decides the base's scores besides prompts and evaluation settings."""
+    settings = {name_of(settings): settings.model_dump(mode="json") for settings in parts.spec.evaluators}
     evaluators = [
-        {"name": name, "version": evaluator.version, "settings": settings.model_dump(mode="json")}
-        for (name, evaluator), settings in zip(parts.evaluators.items(), parts.spec.evaluators, strict=True)
+        {"name": name, "version": evaluator.version, "settings": settings.get(name)}
+        for name, evaluator in parts.evaluators.items()
     ]
     return {"backbone": name_of(parts.spec.backbone), "base": parts.base, "evaluators": evaluators}
 

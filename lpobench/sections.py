@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from lpobench.plugin import Settings
+from lpobench.plugin import Names, Settings
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -44,16 +44,20 @@ class TrainSettings(Settings):
     """stop after so many passes over the training prompts; none: num_updates alone decides"""
     prompts: str = "shapes"
     """training prompts: the name of a set, or a text file with one prompt per line"""
+    pairs: Annotated[Names, Field(min_length=1)] = ("shapes-pairs",)
+    """preference pairs, of a method that needs them: a shipped set, or a source as `lpobench data` reads it"""
     allow_overlap: bool = False
     """train on prompts that are evaluated on, too; the table then shows memory as well"""
     prompts_per_round: PositiveInt = 16
-    """prompts sampled before each round of updates, by all processes together"""
+    """prompts sampled, or pairs taken, before each round of updates, by all processes together"""
     minibatch: PositiveInt = 64
     """rows per optimiser step and accumulation step, of all processes together"""
     gradient_accumulation: PositiveInt = 1
     """minibatches per optimiser step"""
     learning_rate: PositiveFloat = 6e-5
-    """of AdamW, constant"""
+    """of AdamW, constant after the warm-up"""
+    warmup_updates: NonNegativeInt = 0
+    """updates over which the learning rate grows to its value, linearly"""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """of AdamW"""
     weight_decay: NonNegativeFloat = 1e-4

@@ -39,7 +39,7 @@ __all__ = ["EvalSettings", "LoraSettings", "RunSpec", "SamplingSettings", "Train
 
 def _default_reward(fields: dict[str, Any]) -> Settings | None:
     wanted = "method" in fields and "reward" in fields["method"].needs
-    return make("reward", DEFAULTS["reward"]) if wanted else None
+    return make("reward", fields["method"].default_reward or DEFAULTS["reward"]) if wanted else None
 
 
 class RunSpec(Settings):
@@ -114,6 +114,11 @@ class RunSpec(Settings):
         check_assets_of(self.backbone)
         if self.reward and not trains_reward:
             check_assets_of(self.reward)
+        if "pairs" in self.method.needs:
+            from lpobench.data.pairs.source import check_there
+
+            for source in self.train.pairs:
+                check_there(source)
         if self.checkpoint is not None:
             locate_checkpoint(self.checkpoint)
 
@@ -126,11 +131,12 @@ class RunSpec(Settings):
     @property
     def id(self) -> str:
         """Folder name of the run: readable names, seed, and 8 hex digits of the canonical JSON's sha256."""
-        reward = name_of(self.reward) if self.reward else DEFAULTS["reward"]
+        usual = self.method.default_reward or DEFAULTS["reward"]
+        reward = name_of(self.reward) if self.reward else usual
         parts = [
             name_of(self.backbone),
             label_of(self.checkpoint) if self.checkpoint else name_of(self.method),
-            *([reward] if reward != DEFAULTS["reward"] else []),
+            *([reward] if reward != usual else []),
         ]
         digest = hashlib.sha256(self.canonical().encode()).hexdigest()[:8]
         return re.sub(r"[^\w.-]+", "-", f"{'-'.join(parts)}-s{self.seed}-{digest}")

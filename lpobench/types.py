@@ -19,6 +19,7 @@ from lpobench.plugin import Metric
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lpobench.learning.rows import ImagePairs
     from lpobench.sampling.policy import Policy
     from lpobench.sampling.rollout import Noisy
     from lpobench.sampling.schedule import Schedule
@@ -120,6 +121,8 @@ class RewardModel(Protocol):
     """Scores noisy latents, one number per row, higher is better."""
 
     latent_space: str | None
+    differentiable: bool
+    """Whether `score` passes gradients on to `noisy.latents`, where they are enabled."""
 
     def score(self, noisy: Noisy) -> Float[Tensor, " n"]: ...
 
@@ -138,12 +141,29 @@ class Evaluator(Protocol):
 
 @dataclass
 class Context:
-    """What a method's `collect` may use. It returns the rows of one shard of the round (`policy.shard`)."""
+    """What a method may use. `collect` returns the rows of one shard of the round (`policy.shard`)."""
 
     policy: Policy
     generator: torch.Generator
     reward: RewardModel | None = None
     next_prompts: Callable[[], list[str]] | None = None
     """The next batch of training prompts: the whole round's; rollouts take the shard's."""
-    next_pairs: Callable[[], Rows] | None = None
+    next_pairs: Callable[[], ImagePairs] | None = None
     """The next batch of preference pairs: the shard's."""
+    num_pairs: int = 0
+    """How many pairs a whole round takes, those of all shards together."""
+    round: int = 0
+    """Rounds collected before this one."""
+    verdicts: list[Tensor] = field(default_factory=list)
+    """For every group that was scored in this round, whether all its scores were finite."""
+
+    def score(self, noisy: Noisy, num: int = 1) -> Float[Tensor, "{num} b"]:
+        """The reward of `num` candidates per prompt, the slower axis of `noisy`.
+
+        A prompt with a score that is nan or inf is noted for the loop, which reports it; whoever builds rows
+        leaves it out. Nothing is read back from the device here.
+        """
+        assert self.reward is not None
+        scores = self.reward.score(noisy).unflatten(0, (num, -1))
+        self.verdicts.append(scores.detach().isfinite().all(0))
+        return scores

@@ -2,28 +2,30 @@
 
 At every denoising step, draw k candidates x_s from the same x_t, score them, keep the best and the worst
 where the scorer is sure enough, and take a DPO step on the transition x_t -> x_s. The papers differ in the
-scorer and in the numbers: a preset is a subclass that changes defaults.
+scorer and in the numbers: a preset is a subclass that changes defaults. With `inner_steps` (SPO on SDXL) each
+candidate goes on by itself for some steps before the comparison, whose verdict is copied to all of them: only
+the first step of such a chain is taken from a common x_t.
 
 As in both released codes and unlike plain DPO, the likelihood ratio is clipped to [1 - eps, 1 + eps] before
 its log is taken, and log probabilities are averaged over latent elements. Unlike both released codes, the
-denoiser runs once per pair, not twice: winner and loser share x_t.
+denoiser runs once per pair, not twice, where winner and loser share x_t, and once on both together elsewhere.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from lpobench import learning, sampling
-from lpobench.plugin import MethodSettings, Need, UserError
+from lpobench.plugin import MethodSettings, Need, TimestepRange
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lpobench.learning import StepPairs
+    from lpobench.learning import StepPairs, TransitionPairs
     from lpobench.sampling import Policy
-    from lpobench.types import Context
+    from lpobench.types import Context, RewardModel
 
 Margin = Annotated[float, Field(ge=0, lt=1)]
 
@@ -41,7 +43,9 @@ class StepDPO(MethodSettings):
     """k, candidates drawn at every step"""
     ratio_clip: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
     """eps, how far the likelihood ratio may move from 1 before its gradient stops; none: no limit"""
-    timestep_range: tuple[float, float] = (0, 1000)
+    inner_steps: NonNegativeInt = 0
+    """further steps that every candidate takes on its own before they are compared; the verdict is every step's"""
+    timestep_range: TimestepRange = (0, 1000)
     """steps from a t inside, ends included, are scored and trained on; sampling stops after the last"""
     score_at: Literal["t", "s"] = "s"
     """timestep the reward is told: "s", the candidates' own, or "t", one step noisier"""
@@ -52,24 +56,38 @@ class StepDPO(MethodSettings):
     def _check(self) -> Self:
         if self.threshold == "constant" and self.min_gap[0] != self.min_gap[1]:
             raise ValueError(f"threshold constant needs two equal margins, min_gap is {list(self.min_gap)}")
-        if self.timestep_range[0] > self.timestep_range[1]:
-            raise ValueError(
-                f"timestep_range is {list(self.timestep_range)}; the smaller timestep comes first"
-            )
         return self
+
+    def check(self, policy: Policy, reward: RewardModel | None) -> None:
+        """Raises UserError where there is nothing to train on."""
+        sampling.stochastic_steps(policy, self.timestep_range)
 
     def denoiser_calls(self, policy: Policy) -> tuple[int, int]:
         """One per sampled step; policy and reference once each per minibatch."""
-        return self._trained_steps(policy)[1] + 1, 2
+        return sampling.stochastic_steps(policy, self.timestep_range)[-1] + 1, 2
 
-    def collect(self, ctx: Context) -> StepPairs:
+    def collect(self, ctx: Context) -> StepPairs | TransitionPairs:
         """Sure pairs of one rollout, of all its steps together; possibly none."""
+        steps = sampling.stochastic_steps(ctx.policy, self.timestep_range)
+        gaps = learning.min_gaps(self.threshold, self.min_gap, ctx.policy.timesteps, ctx.policy.stds)
+        return (self._chain_pairs if self.inner_steps else self._fork_pairs)(ctx, steps[0], steps[-1], gaps)
+
+    def loss(self, ctx: Context, rows: StepPairs | TransitionPairs) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logs as learning.clipped_dpo."""
         policy = ctx.policy
-        first, last = self._trained_steps(policy)
-        gaps = learning.min_gaps(self.threshold, self.min_gap, policy.timesteps, policy.stds)
+        if self.inner_steps:
+            return learning.transition_dpo(policy, rows, self.beta, self.ratio_clip)
+        with policy.reference() as reference:
+            ref = reference.step(rows.latents, rows.t, rows.s, rows.prompts)
+        new = policy.step(rows.latents, rows.t, rows.s, rows.prompts)
+        winner, loser = learning.log_ratio(new, ref, rows.winner), learning.log_ratio(new, ref, rows.loser)
+        return learning.clipped_dpo(winner, loser, self.beta, self.ratio_clip)
+
+    def _fork_pairs(self, ctx: Context, first: int, last: int, gaps: list[float]) -> StepPairs:
+        """The best and the worst of k candidates at every step."""
         ranked = []
         for fork in sampling.forks(
-            policy,
+            ctx.policy,
             ctx.next_prompts(),
             self.num_candidates,
             ctx.generator,
@@ -77,38 +95,24 @@ class StepDPO(MethodSettings):
             last=last,
             score_at=self.score_at,
         ):
-            scores = ctx.reward.score(fork.noisy).unflatten(0, (self.num_candidates, -1))
+            scores = ctx.score(fork.noisy, self.num_candidates)
             ranked.append(learning.best_and_worst(fork, scores, gaps[fork.index]))
         return learning.sure_pairs(ranked)
 
-    def loss(self, policy: Policy, rows: StepPairs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Also logs, before the clip: accuracy (winner's ratio above loser's), margin (beta times their log's
-        difference), the mean ratios; and clipfrac, the pairs with a clipped ratio."""
-        with policy.reference() as reference:
-            ref = reference.step(rows.latents, rows.t, rows.s, rows.prompts)
-        new = policy.step(rows.latents, rows.t, rows.s, rows.prompts)
-        winner, loser = learning.log_ratio(new, ref, rows.winner), learning.log_ratio(new, ref, rows.loser)
-        logs = {
-            "accuracy": (winner > loser).float().mean(),
-            "margin": self.beta * (winner - loser).mean().detach(),
-            "ratio_winner": winner.exp().mean().detach(),
-            "ratio_loser": loser.exp().mean().detach(),
-        }
-        if self.ratio_clip is not None:
-            unclipped = winner, loser
-            winner, loser = (learning.clip_log_ratio(ratio, self.ratio_clip) for ratio in unclipped)
-            logs["clipfrac"] = ((winner != unclipped[0]) | (loser != unclipped[1])).float().mean()
-        return learning.dpo_loss(winner, loser, self.beta), logs
-
-    def _trained_steps(self, policy: Policy) -> tuple[int, int]:
-        """Indices of the first and the last sampling step to score and train on."""
-        low, high = self.timestep_range
-        policy.std_range()  # an eta of 0 is the better complaint
-        steps = zip(policy.timesteps, policy.stds, strict=False)
-        inside = [index for index, (t, std) in enumerate(steps) if low <= t <= high and std > 0]
-        if not inside:
-            grid = ", ".join(f"{t:g}" for t in policy.timesteps[:-1])
-            raise UserError(
-                f"timestep_range {[low, high]} holds no stochastic sampling step; steps start at {grid}"
-            )
-        return inside[0], inside[-1]
+    def _chain_pairs(self, ctx: Context, first: int, last: int, gaps: list[float]) -> TransitionPairs:
+        """Every step of the best and the worst of k chains. The margin to exceed is that of their first step."""
+        length, pairs = self.inner_steps + 1, []
+        chains = sampling.chains(
+            ctx.policy,
+            ctx.next_prompts(),
+            self.num_candidates,
+            ctx.generator,
+            length=length,
+            first=first,
+            last=last,
+            score_at=self.score_at,
+        )
+        for chain, gap in zip(chains, gaps[first::length], strict=False):
+            scores = ctx.score(chain.noisy, self.num_candidates)
+            pairs.append(learning.path_pairs(chain, scores, chain.stochastic, gap))
+        return learning.TransitionPairs.cat(pairs)

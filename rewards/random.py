@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from lpobench.plugin import RewardSettings
 from rewards.lrm import LRM
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class RandomReward(RewardSettings):
     """Control: the LRM's scores shuffled among each prompt's candidates; gaps stay, the signal goes."""
+
+    judges: ClassVar[bool] = False
 
     base: LRM = LRM()
     """The reward whose scores are shuffled."""

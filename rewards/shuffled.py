@@ -26,6 +26,8 @@ class ShuffledReward:
         self.base, self.seed = base, seed
         self.latent_space = base.latent_space
 
+    differentiable = False
+
     @torch.no_grad()
     def score(self, noisy: Noisy) -> Float[Tensor, " n"]:
         b = num_prompts(noisy.prompts)

@@ -2,14 +2,19 @@
 mean.
 """
 
+import os
 from types import SimpleNamespace
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel instead; processes they start inherit it
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.gaussian import Gaussian
+from lpobench.launch.ranks import part
+from lpobench.learning import ImagePairs
 from lpobench.sampling import Policy, RectifiedFlow, VariancePreserving
+from lpobench.types import Context
 
 torch.set_num_threads(1)
 
@@ -18,6 +23,18 @@ SCHEDULES = {
     "v_prediction": VariancePreserving.scaled_linear(prediction="v_prediction"),
     "flow": RectifiedFlow(),
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_forks():
+    """Of a process that has run torch: the copy lacks its threads, and may crash or wait for them for ever."""
+
+    def refuse():
+        raise AssertionError("a test forks its own process; see processes.py")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fork", refuse)
+        yield
 
 
 @pytest.fixture(params=SCHEDULES)
@@ -45,6 +62,7 @@ class MeanReward:
     """Prefers larger latents, measured in units of the clean image: 8 times their mean over alpha."""
 
     latent_space = "gaussian"
+    differentiable = True
 
     def __init__(self):
         self.times = []
@@ -59,6 +77,7 @@ class PixelReward:
     """Prefers brighter x0 estimates: asks for one denoiser call and one decode."""
 
     latent_space = None
+    differentiable = True
 
     def score(self, noisy):
         return 40 * noisy.images.mean((1, 2, 3))
@@ -76,16 +95,25 @@ def pixel_reward():
 
 @pytest.fixture
 def make_context(latent_reward):
-    """What a method's `collect` is given: a seeded generator and always the same prompts."""
+    """What a method is given: a seeded generator, and always the same prompts, or pairs of which the larger
+    latents win.
+    """
 
     def make(policy, *, reward=None, seed=0, num_prompts=4):
         prompts = ["1", "-1"] * (num_prompts // 2)
-        return SimpleNamespace(
-            policy=policy,
-            reward=reward or latent_reward,
-            generator=torch.Generator().manual_seed(seed),
+        shape, backbone = (num_prompts, *policy.backbone.latent_shape), policy.backbone
+        drawn = torch.Generator().manual_seed(99)
+        x0 = torch.tensor([float(p) for p in prompts]).view(
+            -1, 1, 1, 1
+        ) + backbone.denoiser.scale.item() * torch.randn(shape, generator=drawn)
+        pairs = ImagePairs(x0 + 0.5, x0 - 0.5, prompts)
+        return Context(
+            policy,
+            torch.Generator().manual_seed(seed),
+            reward or latent_reward,
             next_prompts=lambda: list(prompts),
-            next_pairs=None,
+            next_pairs=lambda: pairs.take(torch.arange(num_prompts)[part(num_prompts, *policy.shard)]),
+            num_pairs=num_prompts,
         )
 
     return make

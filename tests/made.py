@@ -65,7 +65,7 @@ def record(**changes) -> RunRecord:
         "device": "cpu, 2 threads",
         "costs": {
             "load": Cost(seconds=2.5),
-            "update": Cost(seconds=100.25, calls=1200, rows=2400),
+            "update": Cost(seconds=100.25, calls=1200, rows=2400, decodes=80),
             "generate none": Cost(),
         },
         "reused": ("generate none",),
@@ -130,6 +130,10 @@ class Brighter(RewardSettings):
 
     def load(self, backbone, device, dtype):
         return self
+
+    @property
+    def differentiable(self):
+        return True
 
     def score(self, noisy):
         return self.sign * 8 * noisy.latents.float().mean((1, 2, 3))

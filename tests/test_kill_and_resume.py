@@ -6,13 +6,13 @@ Run as a script, this file starts the processes that get killed.
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from processes import die_with, worked
 from pydantic import Field
 from torch import Tensor
 
@@ -44,10 +44,10 @@ class Watched(LPO):
     losses: list[int] = Field(default_factory=list)
     """rows of those computed"""
 
-    def loss(self, policy, rows):
+    def loss(self, ctx, rows):
         self.losses.append(len(rows))
         self.before.get(len(self.losses), lambda: None)()
-        return super().loss(policy, rows)
+        return super().loss(ctx, rows)
 
 
 def run(folder: Path, before: dict[int, Callable[[], None]] | None = None) -> tuple[TrainResult, Tensor]:
@@ -92,9 +92,8 @@ def read_metrics(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """Folders of two runs: killed in update 4; killed writing the second file of checkpoint 4."""
-    folder, root = tmp_path_factory.mktemp("killed"), Path(__file__).parents[1]
-    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    subprocess.run([sys.executable, __file__, folder], check=True, env={**os.environ, "PYTHONPATH": path})
+    folder = tmp_path_factory.mktemp("killed")
+    worked([__file__, folder])
     return folder
 
 
@@ -160,7 +159,8 @@ if __name__ == "__main__":
     import torch._dynamo
 
     for name, deed in {"computing": kill_self, "writing": kill_self_at_the_second_file}.items():
-        child = os.fork()  # before torch has any threads
+        parent, child = os.getpid(), os.fork()  # before torch has any threads
         if child == 0:
+            die_with(parent)
             run(Path(sys.argv[1]) / name, {4: deed})
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -1,12 +1,11 @@
 """Who may import whom, read from the sources; and what must start without torch, seen in a fresh process."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import finished
 
 from lpobench import registry
 
@@ -15,7 +14,7 @@ PLUGINS = ("backbones", "rewards", "methods", "evaluators")
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "pandas", "scipy", "numpy"}
 
 CONFIG = {"plugin", "problems", "registry", "slots", "sections", "draft", "checkpoints", "spec"}
-TOOLS = {"plugin", "signals", "lock", "progress", "launch"}
+TOOLS = {"plugin", "signals", "lock", "progress", "launch", "hashing"}
 ALLOWED = {
     "plugin": set(),
     "problems": {"plugin"},
@@ -24,21 +23,22 @@ ALLOWED = {
     "sections": {"plugin"},
     "draft": {"plugin", "problems", "registry", "slots"},
     "checkpoints": {"plugin", "problems", "slots", "data"},
-    "spec": CONFIG,
+    "spec": CONFIG | {"data"},
     "launch": {"plugin"},
     "signals": {"plugin", "launch"},
     "lock": {"plugin"},
     "progress": set(),
+    "hashing": set(),
     "types": {"plugin"},
     "sampling": {"plugin", "spec", "types", "launch"},
     "learning": {"spec", "types", "sampling"} | TOOLS,
-    "data": {"types", "sampling", "problems"} | TOOLS,
-    "records": {"plugin"},
+    "data": {"types", "sampling", "learning", "problems"} | TOOLS,
+    "records": {"plugin", "hashing"},
     "report": {"plugin", "records"},
     "scoring": {"spec", "types", "sampling", "data", "records"} | TOOLS,
 }
 """Module or package of the engine -> what else of the engine it may import."""
-RUN = {"run", "prepare", "conclude", "curate"}
+RUN = {"run", "prepare", "conclude", "curate", "appraise"}
 ALLOWED |= dict.fromkeys(RUN, RUN | ALLOWED.keys())
 ALLOWED["timing"] = {
     "prepare",
@@ -52,8 +52,19 @@ ALLOWED["timing"] = {
     "launch",
 }
 ALLOWED["__main__"] = {"cli", "launch"}
-ALLOWED["cli"] = {"run", "curate", "records", "report", "launch", "data", "timing"} | CONFIG
-FOR_PLUGINS = {"plugin", "types", "spec", "registry", "sampling", "learning", "data", "launch"}
+ALLOWED["cli"] = {"run", "curate", "appraise", "records", "report", "launch", "data", "timing"} | CONFIG
+FOR_PLUGINS = {
+    "plugin",
+    "problems",
+    "slots",
+    "types",
+    "spec",
+    "registry",
+    "sampling",
+    "learning",
+    "data",
+    "launch",
+}
 LEARNING_FOR_PLUGINS = {"rows", "preference", "objectives"}
 
 
@@ -140,7 +151,8 @@ def test_entry_point_modules_import_nothing_heavy(kind, name):
 def loaded_by(statements: str) -> set[str]:
     """The heavy packages a fresh Python has imported after some statements."""
     script = f"import sys\n{statements}\nprint('', *sys.modules, sep='\\n', file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = finished(["-c", script])
+    assert done.returncode == 0, done.stderr
     return set(done.stderr.splitlines()) & HEAVY
 
 

@@ -2,10 +2,9 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
+from processes import started
 
 from lpobench.lock import run_lock
 from lpobench.plugin import UserError
@@ -22,13 +21,9 @@ with run_lock(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with started(["-c", HOLD, tmp_path]) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
 
 
 def test_the_second_run_is_refused_and_told_who_holds_the_folder(tmp_path, holder):

@@ -1,12 +1,11 @@
 """Names without imports, and help for those who mistype them."""
 
 import json
-import subprocess
-import sys
 from importlib.metadata import EntryPoint
 
 import pytest
 from fake_plugins import Pairwise, fakes  # noqa: F401
+from processes import worked
 
 from lpobench import registry
 from lpobench.cli.list import SECTIONS
@@ -95,8 +94,7 @@ def test_names_are_known_without_importing_a_plugin():
         "for kind in registry.KINDS: assert registry.names(kind)\n"
         "print([name for name in ('backbones', 'methods', 'rewards', 'evaluators') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert worked(["-c", script]).strip() == "[]"
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in registry.KINDS for n in registry.names(k)])

@@ -56,7 +56,8 @@ def test_a_run_leaves_a_complete_record(make_spec, out, capsys):
         "brighter",
         "bright",
     )
-    assert record.protocol.evaluators == {"meter": "3"}
+    assert list(record.protocol.evaluators) == ["meter", "brighter"]
+    assert record.protocol.evaluators["meter"] == "3"
     assert list(record.costs) == [
         "load",
         "collect",
@@ -76,7 +77,8 @@ def test_scores_are_paired_rows(make_spec, out):
     """Six prompts, two variants: what the record says can be recomputed from scores.csv."""
     record = execute(make_spec(), out)
     scores = pd.read_csv(record.folder / "scores.csv")
-    assert scores.columns.tolist() == ["variant", "prompt_id", "image", "prompt", "task", "light", "bright"]
+    names = ["variant", "prompt_id", "image", "prompt", "task", "light", "bright", "brighter"]
+    assert scores.columns.tolist() == names
     assert scores["variant"].tolist() == ["none"] * 6 + ["lpo"] * 6
     none, lpo = (scores[scores["variant"] == name].reset_index(drop=True) for name in ("none", "lpo"))
     assert (none["prompt_id"] == lpo["prompt_id"]).all()
@@ -84,6 +86,7 @@ def test_scores_are_paired_rows(make_spec, out):
     assert light.difference == pytest.approx((lpo["light"] - none["light"]).mean())
     assert light.difference > 0  # the reward prefers brighter images
     assert light.win_rate == 1
+    assert record.metrics["brighter"].low > 0  # what it was trained on
     assert light.low <= light.difference <= light.high
     by_task = none.groupby("task")["light"].mean()
     assert {task: g.mean_base for task, g in record.groups["light"].items()} == pytest.approx(

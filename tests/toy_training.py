@@ -40,7 +40,8 @@ class Toy(MethodSettings):
         x = torch.randn(self.num_rows, 2, generator=ctx.generator)
         return Points(x, [prompts[i % len(prompts)] for i in range(self.num_rows)])
 
-    def loss(self, policy, rows: Points) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, ctx: Context, rows: Points) -> tuple[Tensor, dict[str, Tensor]]:
+        policy = ctx.policy
         policy.seen += rows.prompts
         policy.sizes.append(len(rows))
         policy.calls, policy.rows = policy.calls + 1, policy.rows + len(rows)
@@ -65,12 +66,17 @@ class ToyPolicy:
     adapters: list[nn.Parameter]
     calls: int = 0
     rows: int = 0
+    shard: tuple[int, int] = (0, 1)
     seen: list[str] = field(default_factory=list)
     """prompts of the rows, in the order trained on"""
     sizes: list[int] = field(default_factory=list)
     """rows of each loss"""
     on_loss: dict[int, Callable[[], None]] = field(default_factory=dict)
     """what to do in a loss, by `calls`, which count collects too"""
+
+    @property
+    def work(self) -> dict[str, int]:
+        return {"calls": self.calls, "rows": self.rows}
 
 
 def make_context() -> Context:

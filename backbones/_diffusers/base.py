@@ -160,9 +160,8 @@ class LatentDiffusion:
         """Posterior means, float32."""
         return self.posterior(images)[0]
 
-    @torch.no_grad()
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
-        """Images in [0, 1], float32."""
+        """Images in [0, 1], float32; differentiable in the latents."""
         latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
         return (self.vae.decode(latents, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import diffusers
 import torch
@@ -18,9 +18,6 @@ from transformers.utils import logging as transformers_logging
 
 from backbones.family import PipelineSettings, read_json
 from lpobench.plugin import MissingAsset, UserError
-
-if TYPE_CHECKING:
-    pass
 
 Part = TypeVar("Part")
 Module = TypeVar("Module", bound=nn.Module)

@@ -6,11 +6,12 @@ SD1.5 drops a caption by encoding ""; SDXL by zeroing what its encoders give, as
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from backbones.tiny import models
 from lpobench.sampling import RectifiedFlow, VariancePreserving
@@ -86,20 +87,33 @@ class SDXL(nn.Module):
 
 
 class SD3(nn.Module):
-    """A multimodal transformer and flow matching; two CLIP encoders, and zero tokens in the place of T5's."""
+    """A multimodal transformer and flow matching; two CLIP encoders, and zero tokens in the place of T5's.
+
+    As SD3's, the encoders are trained elsewhere and frozen: tiny-sdxl's, which learnt the words with a UNet.
+    """
 
     def __init__(self, tokenizer: CLIPTokenizer):
         super().__init__()
         self.text_encoder = models.projected_text_encoder(tokenizer, width=64)
         self.text_encoder_2 = models.projected_text_encoder(tokenizer, width=128)
+        nn.ModuleList((self.text_encoder, self.text_encoder_2)).requires_grad_(False)
         self.transformer = models.transformer()
         self.scheduler = models.flow_scheduler()
 
+    def take_text_encoders(self, folder: Path) -> None:
+        """Tiny-sdxl's; the first one there has no projection, which stays as it was drawn."""
+        first = CLIPTextModel.from_pretrained(folder / "text_encoder").state_dict()
+        self.text_encoder.text_model.load_state_dict(first)
+        second = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2").state_dict()
+        self.text_encoder_2.load_state_dict(second)
+
     def forward(self, latents: Tensor, t: Tensor, ids: Tensor, empty: Tensor, dropped: Tensor) -> Tensor:
         ids = torch.where(dropped[:, None], empty, ids)
-        encoded = [
-            encoder(ids, output_hidden_states=True) for encoder in (self.text_encoder, self.text_encoder_2)
-        ]
+        with torch.no_grad():
+            encoded = [
+                encoder(ids, output_hidden_states=True)
+                for encoder in (self.text_encoder, self.text_encoder_2)
+            ]
         text = torch.cat([one.hidden_states[-2] for one in encoded], -1)
         text = nn.functional.pad(text, (0, models.JOINT_WIDTH - text.shape[-1], 0, models.T5_TOKENS))
         pooled = torch.cat([one.text_embeds for one in encoded], -1)

@@ -22,7 +22,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from backbones.tiny import gates, models
-from backbones.tiny.families import FAMILIES
+from backbones.tiny.families import FAMILIES, SD3
 from backbones.tiny.optimizer import MuonAdamW
 from lpobench.data.shapes.render import draw
 from lpobench.data.shapes.scene import sample_scenes
@@ -152,6 +152,8 @@ def train_base(args: argparse.Namespace) -> None:
     ids = tokenizer(prompts, **pad).input_ids.to(args.device)
     empty = tokenizer([""], **pad).input_ids.to(args.device)
     net = FAMILIES[args.model](tokenizer).to(args.device)
+    if isinstance(net, SD3):
+        net.take_text_encoders(args.text_encoders)
     schedule = net.schedule()
     optimizer = MuonAdamW(net, 0.01, 2e-3, weight_decay=0.02)
     run = Progress(net, optimizer, args.work / f"{args.model}.pt", ema_decay=0.998)
@@ -197,6 +199,12 @@ def main() -> None:
     parser.add_argument("stage", choices=["vae", "base"])
     parser.add_argument("--model", choices=[*FAMILIES], default="tiny-sd15", help="base model to train")
     parser.add_argument("--vae", type=Path, help="VAE folder of the base (default: the one in --out)")
+    parser.add_argument(
+        "--text-encoders",
+        type=Path,
+        default=Path(__file__).parent / "tiny-sdxl",
+        help="pipeline folder whose text encoders tiny-sd3 takes, frozen (default: tiny-sdxl's)",
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and cached latents")
     parser.add_argument("--out", type=Path, required=True, help="pipeline folder to write")
     parser.add_argument(

@@ -19,6 +19,7 @@ from lpobench.cli.list import list_names
 from lpobench.cli.output import show
 from lpobench.cli.report import report
 from lpobench.cli.run import run
+from lpobench.cli.score import score
 from lpobench.cli.show import show_name
 from lpobench.cli.validate import validate
 from lpobench.launch import environment
@@ -34,6 +35,7 @@ app.command("list")(list_names)
 app.command("show")(show_name)
 app.command("validate")(validate)
 app.command("report")(report)
+app.command("score")(score)
 app.command("download")(download)
 app.command("doctor")(doctor)
 app.add_typer(data.app, name="data")

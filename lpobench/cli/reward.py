@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from lpobench.cli import options
-from lpobench.cli.output import check_writable, columns, show, show_json
+from lpobench.cli.curate import Batch
+from lpobench.cli.judges import Noise, Rewards, judges_of
+from lpobench.cli.output import check_writable, columns, say, show, show_json, show_rich
 from lpobench.launch import torchrun
 
 app = typer.Typer(rich_markup_mode=None)
@@ -13,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback(invoke_without_command=True)
 def reward(context: typer.Context) -> None:
-    """Train a reward model on its own."""
+    """Train a reward model on its own, or measure how good one is."""
     if context.invoked_subcommand is None:
         show(context.get_help())
 
@@ -52,3 +57,55 @@ def train(
         show(f"\n{split}")
         columns([tuple(rows[0]), *(tuple(f"{value:.4g}" for value in row.values()) for row in rows)])
     return None
+
+
+@app.command("eval")
+def evaluate(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where tables and the chart go.")],
+    reward: Rewards = None,
+    backbone: options.Backbone = None,
+    pairs: Annotated[
+        str, typer.Option(metavar="SOURCE", help="Preference pairs: shipped, latents, a cache, or images.")
+    ] = "shapes-pairs",
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Default: validation_unique and test_unique; repeatable."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most N pairs, evenly spread.")
+    ] = None,
+    timesteps: Annotated[
+        str | None,
+        typer.Option(metavar="T,T,...", help="Default: those of 20 sampling steps, and finished."),
+    ] = None,
+    seed: Noise = 0,
+    batch: Batch = 32,
+    overrides: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure rewards on held-out pairs at every noise level.
+
+    Pair accuracy, calibration, margins, correlation with other scorers' gaps (Aes-Corr, CLIP-Corr, VQA-Corr) and
+    agreement between rewards. A pair's two images get the same noise.
+    """
+    judges = judges_of(reward, backbone, overrides)
+    check_writable(out)
+    from lpobench.appraise import evaluate_rewards  # torch is imported here
+    from lpobench.report.quality import quality_header, quality_sections
+    from lpobench.report.tables import stack
+
+    about, found = evaluate_rewards(
+        judges.spec,
+        judges.rewards,
+        pairs,
+        out,
+        splits=split,
+        limit=limit,
+        timesteps=timesteps and [t.strip() for t in timesteps.split(",")],
+        seed=seed,
+        batch_size=batch,
+    )
+    if as_json:
+        return show_json(about)
+    show_rich(stack(quality_header(about), quality_sections(found)))
+    return say(f"tables and chart are in {out}")

@@ -18,6 +18,7 @@ from lpobench.cli.output import heading, show, show_json, to_toml
 from lpobench.draft import built_in_recipes
 from lpobench.plugin import Settings, UserError
 from lpobench.problems import hint, show_value
+from lpobench.slots import name_of
 from lpobench.spec import load_spec
 
 SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -67,7 +68,11 @@ def settings_of(cls: type[BaseModel], prefix: str = "") -> list[dict[str, str]]:
     """One row per setting: name (dotted inside a table), default, type, help."""
     rows = []
     for name, field in cls.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if (
+            isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+            and not _kind(field)
+        ):
             rows += settings_of(field.annotation, f"{prefix}{name}.")
             continue
         help_text = " ".join((field.description or "").split())
@@ -85,10 +90,28 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return "required"
-    return "none" if value is None else show_value(value)
+    return "none" if value is None else show_value(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """As a recipe would have it: plug-ins by name, settings as tables."""
+    if isinstance(value, tuple(registry.KINDS.values())):
+        return name_of(value)
+    if isinstance(value, BaseModel):
+        return {key: _plain(inner) for key, inner in value}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _kind(field: FieldInfo) -> str | None:
+    """Of a field that holds a plug-in: what kind of plug-in."""
+    return next(
+        (registry.singular(kind) for kind, cls in registry.KINDS.items() if cls is field.annotation), None
+    )
 
 
 def _field_type(field: FieldInfo) -> str:
+    if kind := _kind(field):
+        return kind
     first, *others = type_name(field.annotation).split(" or none")
     return " or none".join([first + _bounds(field.metadata), *others])
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lpobench.hashing import file_sha256
+
 
 def digest(key: Mapping[str, Any]) -> str:
     """SHA-256 of the key's canonical JSON."""
@@ -57,7 +59,5 @@ def content(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files below a folder."""
     whole = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        with file.open("rb") as opened:
-            part = hashlib.file_digest(opened, "sha256").hexdigest()
-        whole.update(f"{part} {file.relative_to(path).as_posix()}\n".encode())
+        whole.update(f"{file_sha256(file)} {file.relative_to(path).as_posix()}\n".encode())
     return whole.hexdigest()

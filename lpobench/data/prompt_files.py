@@ -19,10 +19,18 @@ COLUMNS = ("prompt", "caption")
 TAGS = ("task", "category")
 Row = tuple[str, dict[str, str]]
 """A prompt and its tags."""
+Entry = str | dict[str, Any]
+"""A prompt, or a row or an object that has one."""
 
 
 def read_prompts(path: Path) -> list[Row]:
     """The prompts of a file, stripped; empty ones are left out. Raises UserError."""
+    rows = (row_of(entry, where) for where, entry in read_entries(path))
+    return [(prompt.strip(), tags) for prompt, tags in rows if prompt.strip()]
+
+
+def read_entries(path: Path) -> Iterator[tuple[str, Entry]]:
+    """Everything a file lists, each with the place it stands at, in the words of a message. Raises UserError."""
     if path.suffix not in READERS:
         raise UserError(f"cannot read prompts from {path}; known: a file ending in {', '.join(READERS)}")
     try:
@@ -31,8 +39,17 @@ def read_prompts(path: Path) -> list[Row]:
         raise MissingAsset(f"no prompt file {path}") from None
     except (OSError, UnicodeDecodeError) as reason:
         raise UserError(f"cannot read prompt file {path}: {reason}") from None
-    rows = READERS[path.suffix](io.StringIO(text), path)
-    return [(prompt.strip(), tags) for prompt, tags in rows if prompt.strip()]
+    return READERS[path.suffix](io.StringIO(text), path)
+
+
+def row_of(entry: Entry, where: str) -> Row:
+    """The prompt of an entry and its tags. Raises UserError where it has none."""
+    if isinstance(entry, str):
+        return entry, {}
+    text = entry[_column(entry, where)]
+    if not isinstance(text, str):
+        raise UserError(f"{where}: the prompt must be a string, got {text!r}")
+    return text, _tags(entry)
 
 
 def plain(text: str) -> str:
@@ -40,30 +57,31 @@ def plain(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _lines(lines: Iterable[str], path: Path) -> Iterator[Row]:
-    return ((line, {}) for line in lines)
+def _lines(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Entry]]:
+    return ((str(path), line) for line in lines)
 
 
-def _csv(lines: Iterable[str], path: Path, **dialect: Any) -> Iterator[Row]:
+def _csv(lines: Iterable[str], path: Path, **dialect: Any) -> Iterator[tuple[str, Entry]]:
     table = csv.DictReader(lines, restval="", **dialect)
     table.fieldnames = [name.lower() for name in table.fieldnames or ()]
-    column = _column(table.fieldnames, str(path))
-    return ((row[column], _tags(row)) for row in table)
+    _column(table.fieldnames, str(path))
+    return ((str(path), {name: row[name] for name in table.fieldnames}) for row in table)
 
 
-def _jsonl(lines: Iterable[str], path: Path) -> Iterator[Row]:
+def _jsonl(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Entry]]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield _entry(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
+            yield f"{path}:{number}", _object(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
 
 
-def _json(file: io.StringIO, path: Path) -> Iterator[Row]:
+def _json(file: io.StringIO, path: Path) -> Iterator[tuple[str, Entry]]:
     """A list of strings, as HPSv2's benchmark has, or of objects, as the published training prompts."""
     entries = _parsed(file.read(), str(path))
     if not isinstance(entries, list):
         raise UserError(f"{path}: expected a list of prompts, got {str(entries)[:40]}")
     for number, entry in enumerate(entries):
-        yield (entry, {}) if isinstance(entry, str) else _entry(entry, f"{path}[{number}]")
+        where = f"{path}[{number}]"
+        yield where, entry if isinstance(entry, str) else _object(entry, where)
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -73,15 +91,12 @@ def _parsed(text: str, where: str) -> Any:
         raise UserError(f"{where}: not JSON: {reason}") from None
 
 
-def _entry(row: Any, where: str) -> Row:
+def _object(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(
             f'{where}: expected an object such as {{"prompt": "..."}}, got {json.dumps(row)[:40]}'
         )
-    text = row[_column(row, where)]
-    if not isinstance(text, str):
-        raise UserError(f"{where}: the prompt must be a string, got {text!r}")
-    return text, _tags(row)
+    return row
 
 
 def _column(names: Iterable[str], where: str) -> str:

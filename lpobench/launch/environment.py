@@ -14,7 +14,7 @@ from pathlib import Path
 from lpobench.plugin import UserError
 
 LAUNCHED = "LPOBENCH_LAUNCHED"
-"""Set by our own launcher, which prints the errors of its processes once."""
+"""Set by our own launcher, which prints the errors of its processes once, to the number of its process."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def die_with_parent() -> None:
     if launched() and sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[LAUNCHED]):  # it was killed before this could be asked for
+            os._exit(1)
 
 
 def report(message: str, error: BaseException, code: int) -> None:

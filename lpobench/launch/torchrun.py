@@ -207,7 +207,7 @@ def _environment(plan: Plan) -> Iterator[None]:
     """What the processes inherit: who started them, and a fair share of the CPUs."""
     threads = str(max(1, (os.cpu_count() or 1) // plan.local))
     before = dict(os.environ)
-    os.environ[environment.LAUNCHED] = "1"
+    os.environ[environment.LAUNCHED] = str(os.getpid())
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SAVING)
     os.environ.setdefault("OMP_NUM_THREADS", threads)
     try:

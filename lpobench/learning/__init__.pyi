@@ -1,20 +1,70 @@
-from .objectives import clip_log_ratio, clipped_policy_loss, dpo_loss, gaussian_kl, log_ratio
-from .preference import NonFiniteScore, RankedPairs, best_and_worst, group_advantages, min_gaps, sure_pairs
-from .rows import ImagePairs, StepPairs, StepSamples
+from .advantages import normalised, with_advantages
+from .noising import denoising_gain, noised, pair_errors, start_noise
+from .objectives import (
+    clip_log_ratio,
+    clipped_dpo,
+    clipped_policy_loss,
+    denoising_errors,
+    dpo_loss,
+    gaussian_kl,
+    log_ratio,
+)
+from .policy_gradient import policy_gradient
+from .preference import (
+    NonFiniteScore,
+    RankedPairs,
+    best_and_worst,
+    finite,
+    fork_samples,
+    min_gaps,
+    path_samples,
+    standardised,
+    sure_pairs,
+    worth_training,
+)
+from .rows import (
+    ImagePairs,
+    NoisedPairs,
+    NoisySteps,
+    ReferencedPairs,
+    StepPairs,
+    StepSamples,
+    TransitionPairs,
+)
+from .transitions import path_pairs, transition_dpo
 
 __all__ = [
     "ImagePairs",
+    "NoisedPairs",
+    "NoisySteps",
     "NonFiniteScore",
     "RankedPairs",
+    "ReferencedPairs",
     "StepPairs",
     "StepSamples",
+    "TransitionPairs",
     "best_and_worst",
     "clip_log_ratio",
+    "clipped_dpo",
     "clipped_policy_loss",
+    "denoising_errors",
+    "denoising_gain",
     "dpo_loss",
+    "finite",
+    "fork_samples",
     "gaussian_kl",
-    "group_advantages",
     "log_ratio",
     "min_gaps",
+    "noised",
+    "normalised",
+    "pair_errors",
+    "path_pairs",
+    "path_samples",
+    "policy_gradient",
+    "standardised",
+    "start_noise",
     "sure_pairs",
+    "transition_dpo",
+    "with_advantages",
+    "worth_training",
 ]

@@ -1,14 +1,16 @@
-"""Which prompts a round sees and which rows an update: all of it follows from the seed and a position."""
+"""What a round is fed with and which rows an update takes: all of it follows from the seed and a position."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lpobench.learning.rows import ImagePairs
 from lpobench.types import Rows
 
 
@@ -24,24 +26,33 @@ def shuffled(num: int, seed: int, *words: str | int) -> Int[Tensor, " num"]:
 
 
 @dataclass
-class PromptCursor:
-    """Endless batches of prompts: every prompt once per epoch, each epoch in its own order.
+class Cursor:
+    """Endless batches of the numbers of `num` prompts or pairs: each once per epoch, every epoch in its own order.
 
     `taken` is all there is to remember: a batch may straddle two epochs.
     """
 
-    prompts: list[str]
+    num: int
     batch: int
     seed: int
     taken: int = 0
 
-    def __call__(self) -> list[str]:
+    def __call__(self) -> list[int]:
         places = range(self.taken, self.taken + self.batch)
         self.taken += self.batch
-        return [self._at(*divmod(place, len(self.prompts))) for place in places]
+        return [self._at(*divmod(place, self.num)) for place in places]
 
-    def _at(self, epoch: int, place: int) -> str:
-        return self.prompts[_epoch_order(len(self.prompts), self.seed, epoch)[place]]
+    def _at(self, epoch: int, place: int) -> int:
+        return _epoch_order(self.num, self.seed, epoch)[place]
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Preference pairs by number."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, numbers: list[int]) -> ImagePairs: ...
 
 
 @lru_cache(maxsize=2)

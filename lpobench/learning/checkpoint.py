@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from lpobench.hashing import file_sha256
 from lpobench.plugin import UserError
 
 Content = bytes | Callable[[], bytes]
@@ -78,7 +79,7 @@ def verify(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size or _sha256(path) != sha256:
+        if path.stat().st_size != size or file_sha256(path) != sha256:
             return f"{name} is not what its manifest says"
     return None
 
@@ -142,11 +143,6 @@ def _remove(folder: Path) -> None:
 def _checkpoints(root: Path) -> list[Path]:
     found = (folder for folder in root.glob("step-*") if folder.name.removeprefix("step-").isdigit())
     return sorted(found, key=step_of)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _alive(pid: int) -> bool:

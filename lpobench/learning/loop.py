@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lpobench.launch import ranks
 from lpobench.learning import setup
-from lpobench.learning.batches import PromptCursor, rows_for_update, shuffled
+from lpobench.learning.batches import Cursor, Pairs, rows_for_update, shuffled
 from lpobench.learning.metrics import MetricsLog
 from lpobench.learning.shares import Shares
-from lpobench.learning.state import StateFiles, TrainState
+from lpobench.learning.state import StateFiles, TrainState, added
 from lpobench.plugin import MethodSettings, UserError
 from lpobench.spec import TrainSettings
 from lpobench.types import Context
@@ -45,7 +45,7 @@ class Loop:
     ctx: Context
     settings: TrainSettings
     seed: int
-    cursor: PromptCursor
+    cursor: Cursor
     accelerator: Accelerator
     optimizer: AcceleratedOptimizer
     files: StateFiles
@@ -65,6 +65,7 @@ class Loop:
         *,
         seed: int,
         prompts: list[str],
+        pairs: Pairs | None,
         fingerprint: str,
     ) -> "Loop":
         """Everything set up, and restored if there is something to restore."""
@@ -73,9 +74,16 @@ class Loop:
                 f"train.prompts_per_round is {settings.prompts_per_round}, fewer than the {ranks.world()} "
                 "processes that share them: use fewer processes or more prompts"
             )
-        cursor = ctx.next_prompts = PromptCursor(prompts, settings.prompts_per_round, seed)
-        accelerator = setup.accelerator(settings, ctx.policy.backbone.device)
-        optimizer = accelerator.prepare(setup.adamw(ctx.policy.adapters, settings))
+        cursor = Cursor(len(prompts if pairs is None else pairs), settings.prompts_per_round, seed)
+        if pairs is None:
+            ctx.next_prompts = lambda: [prompts[number] for number in cursor()]
+        else:
+            ctx.next_pairs = lambda: pairs.rows(_mine(cursor(), ctx)).to(device)
+            ctx.num_pairs = settings.prompts_per_round
+        device = ctx.policy.backbone.device
+        accelerator = setup.accelerator(settings, device)
+        optimizer = setup.adamw(ctx.policy.adapters, settings, method.learning_rate(settings))
+        optimizer = accelerator.prepare(optimizer)
         if settings.gradient_checkpointing:
             ctx.policy.backbone.denoiser.enable_gradient_checkpointing()
         keep, scaler = settings.keep_checkpoints, accelerator.scaler
@@ -122,6 +130,9 @@ class Loop:
         """One optimiser step on the next rows of the round; returns its line of metrics.jsonl."""
         began, state = time.perf_counter(), self.state
         assert state.pending is not None
+        rate = self.method.learning_rate(self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = setup.warmed_up(rate, state.update, self.settings.warmup_updates)
         left = len(state.pending)
         num = rows_for_update(left, self.settings.minibatch * self.settings.gradient_accumulation)
         with self._phase("update"):
@@ -172,13 +183,18 @@ class Loop:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        """Book wall time and denoiser work to a phase."""
+        """Book wall time and work to a phase."""
         policy, state = self.ctx.policy, self.state
-        began, calls, rows = time.perf_counter(), policy.calls, policy.rows
+        began, before = time.perf_counter(), policy.work
         yield
         state.seconds[name] = state.seconds.get(name, 0.0) + time.perf_counter() - began
-        state.denoiser_calls[name] = state.denoiser_calls.get(name, 0) + policy.calls - calls
-        state.denoiser_rows[name] = state.denoiser_rows.get(name, 0) + policy.rows - rows
+        spent = {kind: num - before[kind] for kind, num in policy.work.items()}
+        state.work[name] = added(state.work.get(name, {}), spent)
+
+
+def _mine(numbers: list[int], ctx: Context) -> list[int]:
+    """The shard's part."""
+    return numbers[ranks.part(len(numbers), *ctx.policy.shard)]
 
 
 def _to_floats(values: dict[str, Tensor]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lpobench.learning.rows import StepPairs, StepSamples
 from lpobench.plugin import UserError
-from lpobench.sampling.rollout import Fork
+from lpobench.sampling.rollout import Fork, Path
 
 Threshold = Literal["std", "variance", "timestep", "constant"]
 
@@ -25,7 +25,7 @@ _MEASURES: dict[Threshold, Callable[[float, float], float]] = {
 
 
 class NonFiniteScore(UserError):
-    """A reward returned nan or inf: the run failed, its settings did not."""
+    """A reward returned nan or inf for every prompt: the run failed, its settings did not."""
 
     exit_code = 4
 
@@ -36,28 +36,34 @@ class RankedPairs:
 
     pairs: StepPairs
     sure: Bool[Tensor, " b"]
-    """Whether the preference margin exceeds the step's threshold."""
-    finite: Bool[Tensor, ""]
-    """Whether every score was."""
+    """Whether the preference margin exceeds the step's threshold, and all scores are finite."""
 
 
-def best_and_worst(fork: Fork, scores: Float[Tensor, "k b"], min_gap: float) -> RankedPairs:
-    """Pair each prompt's best candidate with its worst; sure where P(best wins) - P(worst wins) > min_gap.
+def finite(scores: Float[Tensor, "k b"]) -> Bool[Tensor, " b"]:
+    """Prompts all of whose scores are; the others are not to be trained on."""
+    return scores.isfinite().all(0)
+
+
+def decided(scores: Float[Tensor, "k b"], min_gap: float = 0.0) -> Bool[Tensor, " b"]:
+    """Prompts where P(best wins) - P(worst wins) > min_gap, and all scores are finite.
 
     P is Bradley-Terry over just these two scores, so the margin is tanh(half the score difference).
     """
+    margin = torch.tanh((scores.amax(0) - scores.amin(0)) / 2)
+    return (margin > min_gap) & finite(scores)
+
+
+def best_and_worst(fork: Fork, scores: Float[Tensor, "k b"], min_gap: float) -> RankedPairs:
+    """Pair each prompt's best candidate with its worst; sure where that is `decided`."""
     best, worst = scores.argmax(0), scores.argmin(0)
     rows = torch.arange(scores.shape[1], device=scores.device)
-    margin = torch.tanh((scores[best, rows] - scores[worst, rows]) / 2)
     winner, loser = fork.candidates[best, rows], fork.candidates[worst, rows]
     pairs = StepPairs(fork.latents, fork.t, fork.s, winner, loser, fork.prompts)
-    return RankedPairs(pairs, margin > min_gap, scores.isfinite().all())
+    return RankedPairs(pairs, decided(scores, min_gap))
 
 
 def sure_pairs(ranked: Sequence[RankedPairs]) -> StepPairs:
     """The sure pairs of a whole rollout. The device is read here, once, and not at every step."""
-    if not torch.stack([step.finite for step in ranked]).all():
-        raise NonFiniteScore("the reward returned nan or inf scores; nothing was trained on this batch")
     pairs = StepPairs.cat([step.pairs for step in ranked])
     return pairs.take(torch.cat([step.sure for step in ranked]))
 
@@ -80,19 +86,47 @@ def min_gaps(
     return gaps
 
 
-def group_advantages(fork: Fork, scores: Float[Tensor, "k b"]) -> StepSamples:
-    """Standardise scores within each group of candidates that share x_t (GRPO eq. 3); 0 where all agree.
+def standardised(scores: Float[Tensor, "k b"]) -> Float[Tensor, "k b"]:
+    """Scores of k draws per prompt, less their mean and over their deviation (GRPO eq. 3); 0 where all agree."""
+    scores = scores - scores[0]  # the mean of k equal numbers is not always that number, that of k zeros is
+    return (scores - scores.mean(0)) / (scores.std(0, correction=0) + 1e-6)
 
-    Rows come prompt by prompt, as rows of a step should: see StepRows.
-    """
-    k = len(scores)
-    advantage = (scores - scores.mean(0)) / (scores.std(0, correction=0) + 1e-6)
+
+def fork_samples(fork: Fork, advantages: Float[Tensor, "k b"]) -> StepSamples:
+    """A fork's candidates as one row per prompt."""
     return StepSamples(
-        fork.latents.repeat_interleave(k, 0),
-        fork.t.repeat_interleave(k),
-        fork.s.repeat_interleave(k),
-        fork.candidates.transpose(0, 1).flatten(0, 1),
-        fork.logprobs.T.flatten(),
-        advantage.T.flatten(),
-        [prompt for prompt in fork.prompts for _ in range(k)],
+        fork.latents,
+        fork.t,
+        fork.s,
+        fork.candidates.transpose(0, 1),
+        fork.logprobs.T,
+        advantages.T,
+        fork.prompts,
     )
+
+
+def path_samples(path: Path, advantages: Float[Tensor, "k b"], steps: Sequence[int]) -> StepSamples:
+    """The given steps of whole trajectories, each of which is worth what its end is: k is 1 in every row.
+
+    Rows go step by step, prompt by prompt within a step, and trajectory by trajectory within a prompt: the k of
+    one prompt follow each other.
+    """
+    k, b = advantages.shape
+    rows = torch.tensor(steps, device=path.latents.device)
+    grid = torch.tensor(path.timesteps, device=path.latents.device)
+    in_order = lambda x: x.transpose(1, 2).flatten(0, 2)
+    return StepSamples(
+        in_order(path.latents[rows]),
+        grid[rows].repeat_interleave(k * b),
+        grid[rows + 1].repeat_interleave(k * b),
+        in_order(path.latents[rows + 1])[:, None],
+        in_order(path.logprobs[rows])[:, None],
+        in_order(advantages.expand(len(steps), k, b))[:, None],
+        [prompt for prompt in path.prompts for _ in range(k)] * len(steps),
+    )
+
+
+def worth_training(rows: StepSamples) -> StepSamples:
+    """Rows with an advantage: those whose draws all scored alike teach nothing, those with nan are dropped."""
+    moves = rows.advantages.isfinite().all(1) & (rows.advantages != 0).any(1)
+    return rows.take(moves)

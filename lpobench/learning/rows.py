@@ -39,15 +39,39 @@ class StepPairs(StepRows):
 
 @dataclass(frozen=True)
 class StepSamples(StepRows):
-    """Single steps x_t -> x_s with their advantage within the group that shares x_t."""
+    """Steps from one x_t to k draws of x_s, with what each is worth. Along a trajectory k is 1."""
 
     latents: Float[Tensor, "n c h w"]
     t: Float[Tensor, " n"]
     s: Float[Tensor, " n"]
-    sample: Float[Tensor, "n c h w"]
-    logprob: Float[Tensor, " n"]
-    """Under the policy that drew it, nats per latent element."""
-    advantage: Float[Tensor, " n"]
+    samples: Float[Tensor, "n k c h w"]
+    logprobs: Float[Tensor, "n k"]
+    """Under the policy that drew them, nats per latent element."""
+    advantages: Float[Tensor, "n k"]
+    prompts: list[str]
+
+
+@dataclass(frozen=True)
+class TransitionPairs(StepRows):
+    """A better and a worse step x_t -> x_s at the same time, each from an x_t of its own."""
+
+    winner_latents: Float[Tensor, "n c h w"]
+    winner: Float[Tensor, "n c h w"]
+    loser_latents: Float[Tensor, "n c h w"]
+    loser: Float[Tensor, "n c h w"]
+    t: Float[Tensor, " n"]
+    s: Float[Tensor, " n"]
+    prompts: list[str]
+
+
+@dataclass(frozen=True)
+class NoisySteps(StepRows):
+    """x_t, and the noise that the step to s is taken with."""
+
+    latents: Float[Tensor, "n c h w"]
+    t: Float[Tensor, " n"]
+    s: Float[Tensor, " n"]
+    noise: Float[Tensor, "n c h w"]
     prompts: list[str]
 
 
@@ -58,3 +82,22 @@ class ImagePairs(Rows):
     winner: Float[Tensor, "n c h w"]
     loser: Float[Tensor, "n c h w"]
     prompts: list[str]
+
+
+@dataclass(frozen=True)
+class NoisedPairs(Rows):
+    """A better and a worse clean latent, and the noise and time both are looked at with."""
+
+    winner: Float[Tensor, "n c h w"]
+    loser: Float[Tensor, "n c h w"]
+    noise: Float[Tensor, "n c h w"]
+    t: Float[Tensor, " n"]
+    prompts: list[str]
+
+
+@dataclass(frozen=True)
+class ReferencedPairs(NoisedPairs):
+    """Noised pairs with the denoising errors of a reference that is gone when they are trained on."""
+
+    winner_error: Float[Tensor, " n"]
+    loser_error: Float[Tensor, " n"]

@@ -26,11 +26,16 @@ def accelerator(settings: TrainSettings, device: torch.device) -> Accelerator:
     return Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=device.type == "cpu")
 
 
-def adamw(adapters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.AdamW:
-    """Constant learning rate, no warm-up, as released by LPO and SPO."""
+def adamw(adapters: list[nn.Parameter], settings: TrainSettings, learning_rate: float) -> torch.optim.AdamW:
+    """At a learning rate that is constant after its warm-up."""
     return torch.optim.AdamW(
-        adapters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        adapters, lr=learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
+
+
+def warmed_up(learning_rate: float, update: int, warmup: int) -> float:
+    """The learning rate of an update, counted from 0: it grows linearly over the first `warmup` updates."""
+    return learning_rate * min(1.0, (update + 1) / (warmup + 1))
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lpobench.launch import memory, ranks
 from lpobench.learning import tensors
-from lpobench.learning.batches import PromptCursor, largest_part, parts
+from lpobench.learning.batches import Cursor, largest_part, parts
+from lpobench.learning.preference import NonFiniteScore
 from lpobench.learning.state import TrainState
 from lpobench.plugin import MethodSettings
 from lpobench.spec import TrainSettings
@@ -36,7 +37,7 @@ class Shares:
     method: MethodSettings
     ctx: Context
     settings: TrainSettings
-    cursor: PromptCursor
+    cursor: Cursor
     accelerator: Accelerator
     optimizer: AcceleratedOptimizer
     fitted_passes: int | None = None
@@ -45,7 +46,7 @@ class Shares:
     """Most rows that fitted at a time."""
 
     def round(self, state: TrainState) -> Rows:
-        """The rows of all processes."""
+        """The rows of all processes, complete. Raises NonFiniteScore where no group's scores were finite."""
         start, random = self.cursor.taken, self._random()
         doing = f"collecting round {state.round + 1}"
         if self.fitted_passes == state.collect_passes:
@@ -56,11 +57,13 @@ class Shares:
                 lambda: self._collect(state, start, random), lambda: self._more_passes(state, doing)
             )
             self.fitted_passes = state.collect_passes
+        self._count(state, f"round {state.round + 1}")
         merge = type(mine[0]).merge
         if ranks.world() == 1:
-            return merge(mine)
+            return self.method.complete(merge(mine))
         shares = ranks.gather([rows.to(torch.device("cpu")) for rows in mine])
-        return merge([rows for share in shares for rows in share]).to(self.ctx.policy.backbone.device)
+        merged = merge([rows for share in shares for rows in share])
+        return self.method.complete(merged.to(self.ctx.policy.backbone.device))
 
     def gradients(self, state: TrainState, num: int) -> dict[str, Tensor]:
         """Gradient of the mean loss over the next `num` rows, summed over the processes.
@@ -77,6 +80,7 @@ class Shares:
                 lambda: self._backward(state, mine, num), lambda: self._smaller_parts(state, num, doing)
             )
             self.fitted_rows = self._rows_at_a_time(state, num)
+        self._count(state, f"update {state.update + 1}")
         ranks.sum_gradients(self.ctx.policy.adapters)
         return means
 
@@ -84,6 +88,7 @@ class Shares:
     def _collect(self, state: TrainState, start: int, random: dict[str, Tensor]) -> list[Rows]:
         """This process's part of a round, pass by pass, each with the round's prompts and random numbers."""
         passes, prompts, rows = state.collect_passes, range(self.settings.prompts_per_round), []
+        self.ctx.round, self.ctx.verdicts = state.round, []
         for number in range(passes):
             shard = ranks.rank() * passes + number, ranks.world() * passes
             if not prompts[ranks.part(len(prompts), *shard)]:
@@ -93,6 +98,19 @@ class Shares:
             with self.accelerator.autocast():
                 rows.append(self.method.collect(self.ctx))
         return rows
+
+    def _count(self, state: TrainState, when: str) -> None:
+        """Take down the groups that were scored, and say so where scores were not finite."""
+        verdicts = torch.cat(self.ctx.verdicts) if self.ctx.verdicts else torch.ones(0)
+        counts = ranks.gather((len(verdicts), len(verdicts) - int(verdicts.sum())))
+        scored, dropped = (sum(each) for each in zip(*counts, strict=True))
+        state.scored, state.dropped = state.scored + scored, state.dropped + dropped
+        if dropped and dropped == scored:
+            raise NonFiniteScore(
+                f"{when}: the reward returned nan or inf for every prompt; nothing was trained on them"
+            )
+        if dropped:
+            ranks.say(f"{when}: {dropped} of {scored} groups had nan or inf scores and were dropped")
 
     def _more_passes(self, state: TrainState, doing: str) -> None:
         """Halve the prompts of a pass."""
@@ -104,10 +122,11 @@ class Shares:
 
     def _backward(self, state: TrainState, rows: Rows, num: int) -> dict[str, Tensor]:
         """Add the gradient of these rows' part of the mean over `num`; their part of the logged means."""
+        self.ctx.verdicts = []
         means: dict[str, Tensor] = {}
         for part, share in parts(rows, self._microbatch(state), num):
             with self.accelerator.autocast():
-                loss, logs = self.method.loss(self.ctx.policy, part.to(self.ctx.policy.backbone.device))
+                loss, logs = self.method.loss(self.ctx, part.to(self.ctx.policy.backbone.device))
             self.accelerator.backward(share * loss)
             for name, value in {"loss": loss, **logs}.items():
                 means[name] = means.get(name, 0) + share * value.detach().float()

@@ -1,7 +1,7 @@
 """What a training run must remember between two updates, and how it comes back from disk bit for bit."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from lpobench.learning import checkpoint, tensors
 from lpobench.plugin import MethodSettings, UserError
 from lpobench.types import Context, Rows
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -34,9 +34,12 @@ class TrainState:
     collected: int = 0
     trained: int = 0
     """Rows so far."""
+    scored: int = 0
+    """Groups of candidates that a reward has scored."""
+    dropped: int = 0
+    """Of those, the ones with a score that was nan or inf."""
     seconds: dict[str, float] = field(default_factory=dict)
-    denoiser_calls: dict[str, int] = field(default_factory=dict)
-    denoiser_rows: dict[str, int] = field(default_factory=dict)
+    work: dict[str, dict[str, int]] = field(default_factory=dict)
     """By phase: collect, update, checkpoint. The work of this process, plus that of all before a resume."""
     microbatch: int | None = None
     """Rows that go through the denoiser at a time, where train.minibatch did not fit in memory."""
@@ -46,10 +49,12 @@ class TrainState:
     """Rows of the current round that are still to be trained on, in order: all of them in every process."""
 
     def of_all_processes(self) -> "TrainState":
-        """This state with the denoiser work of every process. To be called by all."""
-        work = ranks.gather((self.denoiser_calls, self.denoiser_rows))
-        calls, rows = (_added(counts) for counts in zip(*work, strict=True))
-        return replace(self, denoiser_calls=calls, denoiser_rows=rows)
+        """This state with the work of every process. To be called by all."""
+        everyones = ranks.gather(self.work)
+        phases = dict.fromkeys(phase for work in everyones for phase in work)
+        return replace(
+            self, work={phase: added(*(work.get(phase, {}) for work in everyones)) for phase in phases}
+        )
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class StateFiles:
         if self.scaler:
             self.scaler.load_state_dict(document["scaler"])
         state = TrainState(**document["state"], pending=self._rows(folder, document.get("rows")))
-        return state if ranks.is_main() else replace(state, denoiser_calls={}, denoiser_rows={})
+        return state if ranks.is_main() else replace(state, work={})
 
     def _check(self, folder: Path, document: dict) -> None:
         if document["format"] != FORMAT:
@@ -146,7 +151,7 @@ class StateFiles:
         return self.ctx.policy.backbone.device
 
 
-def _added(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+def added(*counts: Mapping[str, int]) -> dict[str, int]:
     """Sums by name, in the first one's order."""
     total: dict[str, int] = {}
     for each in counts:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lpobench.launch import ranks
+from lpobench.learning.batches import Pairs
 from lpobench.learning.checkpoint import StorageError, sweep
 from lpobench.learning.loop import EmptyRounds, Loop, NonFiniteLoss
 from lpobench.learning.metrics import MetricsLog
@@ -45,10 +46,12 @@ class TrainResult:
     """Rows that went through an update."""
     seconds: dict[str, float]
     """Wall time by phase: collect, update, checkpoint."""
-    denoiser_calls: dict[str, int]
-    """Forward passes by phase."""
-    denoiser_rows: dict[str, int]
-    """Latents that went through them, by phase."""
+    work: dict[str, dict[str, int]]
+    """By phase: forward passes (calls), latents that went through them (rows), images decoded (decodes)."""
+    scored: int
+    """Groups of candidates that the reward scored."""
+    dropped: int
+    """Of those, the ones that were left out for a score that was nan or inf."""
     resumed_from: int | None
     """The update this process started from; None where it started afresh."""
     processes: int = 1
@@ -68,8 +71,9 @@ class TrainResult:
             collected=state.collected,
             trained=state.trained,
             seconds=state.seconds,
-            denoiser_calls=state.denoiser_calls,
-            denoiser_rows=state.denoiser_rows,
+            work=state.work,
+            scored=state.scored,
+            dropped=state.dropped,
             resumed_from=run.resumed_from,
             processes=ranks.world(),
             microbatch=state.microbatch,
@@ -85,13 +89,15 @@ def train(
     *,
     seed: int,
     prompts: list[str],
+    pairs: Pairs | None = None,
     stop: StopFlag,
     fingerprint: str,
     progress: bool = True,
 ) -> TrainResult:
     """Train `ctx.policy.adapters` for `num_updates` steps, from the newest checkpoint in `folder` if any.
 
-    Writes `metrics.jsonl` and `checkpoints/`. Seeds `ctx.generator` and sets `ctx.next_prompts`; torch's own
+    Rounds are fed with `pairs` where they are given, else with `prompts`. Writes `metrics.jsonl` and
+    `checkpoints/`. Seeds `ctx.generator` and sets `ctx.next_prompts` or `ctx.next_pairs`; torch's own
     generators are seeded inside and left as they were. `fingerprint` says which run a checkpoint belongs to.
 
     Raises Preempted when `stop` was requested and the state is saved; NonFiniteLoss, EmptyRounds,
@@ -99,7 +105,9 @@ def train(
     """
     ranks.from_main(lambda: _make(folder))
     with seeded(seed, ctx.generator, ctx.policy.backbone.device):
-        run = Loop.start(method, ctx, settings, folder, seed=seed, prompts=prompts, fingerprint=fingerprint)
+        run = Loop.start(
+            method, ctx, settings, folder, seed=seed, prompts=prompts, pairs=pairs, fingerprint=fingerprint
+        )
         log = (
             MetricsLog(folder / "metrics.jsonl", after=run.state.update) if ranks.is_main() else nullcontext()
         )
@@ -116,7 +124,7 @@ def train(
                         "the same command goes on from there"
                     )
                 if run.state.pending is None:
-                    if settings.epochs and run.state.prompts_taken >= settings.epochs * len(prompts):
+                    if settings.epochs and run.state.prompts_taken >= settings.epochs * run.cursor.num:
                         break
                     run.collect()
                     continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,8 +20,8 @@ class Costs:
 
     def __init__(self) -> None:
         self.phases: dict[str, Cost] = {}
-        self.meter: Callable[[], tuple[int, int]] = lambda: (0, 0)
-        """Forward passes and latents so far: (policy.calls, policy.rows), once there is a policy."""
+        self.meter: Callable[[], Mapping[str, int]] = dict
+        """Work so far, by the names of a Cost's fields: `policy.work`, once there is a policy."""
         self._inner = Cost()
 
     @contextmanager
@@ -34,7 +34,8 @@ class Costs:
             yield
         finally:
             seconds, now = time.perf_counter() - began, self.meter()
-            spent = Cost(seconds=seconds, calls=now[0] - before[0], rows=now[1] - before[1])
+            work = {kind: num - before.get(kind, 0) for kind, num in now.items()}
+            spent = Cost(seconds=seconds, **work)
             self.add(name, _less(spent, self._inner))
             self._inner = _sum(outer, spent)
 
@@ -54,8 +55,8 @@ class Costs:
 
 
 def _sum(a: Cost, b: Cost) -> Cost:
-    return Cost(seconds=a.seconds + b.seconds, calls=a.calls + b.calls, rows=a.rows + b.rows)
+    return Cost(**{name: getattr(a, name) + getattr(b, name) for name in Cost.model_fields})
 
 
 def _less(a: Cost, b: Cost) -> Cost:
-    return Cost(seconds=a.seconds - b.seconds, calls=a.calls - b.calls, rows=a.rows - b.rows)
+    return Cost(**{name: getattr(a, name) - getattr(b, name) for name in Cost.model_fields})

@@ -6,7 +6,6 @@ place: a run folder without one is an unfinished run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from lpobench.hashing import file_sha256
 from lpobench.plugin import MissingAsset, Settings, UserError
 
 SCHEMA_VERSION = 1
@@ -54,6 +54,8 @@ class Cost(Settings):
     """Forward passes of the denoiser."""
     rows: int = 0
     """Latents that went through it; guidance doubles rows, not calls."""
+    decodes: int = 0
+    """Images decoded from latents."""
 
 
 class Protocol(Settings):
@@ -109,7 +111,9 @@ class RunRecord(Settings):
     limit: int | None
     """The --limit it was run with: for trying things, not for tables."""
     trained: bool
-    """False when the method trains nothing: then `none` is compared with a checkpoint, or with itself."""
+    """False when the method trains nothing."""
+    sampled: bool = False
+    """The method made its images with a sampler of its own."""
     checkpoint: Checkpoint | None = None
     """What was scored instead of training, if anything was."""
     trained_reward: str | None
@@ -153,7 +157,9 @@ class RunRecord(Settings):
     @property
     def variant(self) -> str | None:
         """What the base is compared with, as tables and scores.csv call it; None where there is nothing."""
-        return self.checkpoint.name if self.checkpoint else self.method if self.trained else None
+        if self.checkpoint:
+            return self.checkpoint.name
+        return self.method if self.trained or self.sampled else None
 
     @property
     def complete(self) -> bool:
@@ -163,7 +169,9 @@ class RunRecord(Settings):
     def damaged(self) -> list[str]:
         """Listed files that are missing or changed."""
         made = {name: self.folder / name for name in self.files}
-        return [name for name, path in made.items() if not path.is_file() or sha256(path) != self.files[name]]
+        return [
+            name for name, path in made.items() if not path.is_file() or file_sha256(path) != self.files[name]
+        ]
 
     def write(self, folder: Path) -> Self:
         """Write record.json into the run folder, atomically; returns the record that knows its folder."""
@@ -214,13 +222,10 @@ def find_complete(folder: Path) -> RunRecord | None:
 def inventory(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of the named files and of every file below the named folders, as far as they exist."""
     return {
-        path.relative_to(folder).as_posix(): sha256(path) for name in names for path in _files(folder / name)
+        path.relative_to(folder).as_posix(): file_sha256(path)
+        for name in names
+        for path in _files(folder / name)
     }
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -122,15 +122,15 @@ def _tasks(record: RunRecord) -> Section:
 def _costs(record: RunRecord) -> Section:
     def row(name: str, cost: Cost) -> list[str]:
         if name in record.reused:
-            return [name, "reused", "", ""]
-        return [name, f"{cost.seconds:.1f} s", f"{cost.calls:,}", f"{cost.rows:,}"]
+            return [name, "reused", "", "", ""]
+        return [name, f"{cost.seconds:.1f} s", f"{cost.calls:,}", f"{cost.rows:,}", f"{cost.decodes:,}"]
 
     costs = record.costs
     total = Cost(**{field: sum(getattr(c, field) for c in costs.values()) for field in Cost.model_fields})
     rows = [*starmap(row, costs.items()), row("all", total)]
     device = record.device if record.processes == 1 else f"each of {record.processes} x {record.device}"
     memory = f"peak memory {record.peak_memory_bytes / 2**30:.2f} GiB on {device}"
-    return Section(["phase", "time", "denoiser calls", "latents denoised"], rows, memory)
+    return Section(["phase", "time", "denoiser calls", "latents denoised", "images decoded"], rows, memory)
 
 
 def _pooled_sections(pooled: Pooled) -> list[Section]:

@@ -44,9 +44,10 @@ class Lora(Protocol):
 class Policy:
     """A backbone with trainable adapters, sampled with classifier-free guidance.
 
-    `calls` counts denoiser forward passes, `rows` the latents that went through them (guidance doubles rows,
-    not calls). `timesteps` and `stds` describe the sampling grid as Python floats, so that control flow reads
-    no device. A rollout makes `shard` = (index, count) of the prompts it is given; the training loop sets it.
+    `calls` counts denoiser forward passes, `rows` the latents that went through them (guidance doubles rows, not
+    calls), `decodes` the images that were decoded. `timesteps` and `stds` describe the sampling grid as Python
+    floats, so that control flow reads no device. A rollout makes `shard` = (index, count) of the prompts it is
+    given; the training loop sets it.
     """
 
     def __init__(self, backbone: Backbone, sampling: Sampling, lora: Lora | None = None, seed: int = 0):
@@ -59,7 +60,7 @@ class Policy:
         self.dtype = next(backbone.denoiser.parameters()).dtype
         # bfloat16 would round x_s by a tenth of the last steps' std: those models keep float32 latents
         self.latent_dtype = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
-        self.calls = self.rows = 0
+        self.calls = self.rows = self.decodes = 0
         self.shard: tuple[int, int] = (0, 1)
         self._reference_depth = 0
         self._encoded: dict[str, Conditioning] = {}
@@ -70,17 +71,42 @@ class Policy:
             _add_lora(backbone, lora, seed)
         self.adapters: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
 
+    @property
+    def work(self) -> dict[str, int]:
+        """What has been done so far, in the fields of a record's cost."""
+        return {"calls": self.calls, "rows": self.rows, "decodes": self.decodes}
+
+    @property
+    def grid(self) -> Float[Tensor, " i"]:
+        """The timesteps, on the device."""
+        return self.backbone.schedule.timesteps(self.num_steps).to(self.backbone.device)
+
     def denoise(
         self, latents: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], prompts: list[str]
     ) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
         """(x0, eps) at x_t, guided unless guidance_scale is 1. One forward pass either way."""
         if self.guidance_scale == 1.0:
-            output = self._predict(latents, t, prompts)
+            output = self.predict(latents, t, prompts)
         else:
-            both = self._predict(latents.repeat(2, 1, 1, 1), t.repeat(2), [""] * len(prompts) + prompts)
+            both = self.predict(latents.repeat(2, 1, 1, 1), t.repeat(2), [""] * len(prompts) + prompts)
             negative, positive = both.chunk(2)
             output = negative + self.guidance_scale * (positive - negative)
         return self.backbone.schedule.split_prediction(output, latents, t)
+
+    def predict(
+        self, latents: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], prompts: list[str]
+    ) -> Float[Tensor, "n c h w"]:
+        """The denoiser's raw output without guidance, float32 or wider: one forward pass."""
+        self.calls += 1
+        self.rows += len(latents)
+        # t = -1, the end of some grids, is no timestep the denoiser knows
+        output = self.backbone.predict(latents.to(self.dtype), t.clamp(min=0), self.conditioning(prompts))
+        return output.to(torch.promote_types(output.dtype, torch.float32))
+
+    def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
+        """Images in [0, 1]."""
+        self.decodes += len(latents)
+        return self.backbone.decode(latents)
 
     def step(
         self,
@@ -144,13 +170,6 @@ class Policy:
                 f"every {self.rule} step at eta {self.eta} is deterministic; training needs eta > 0"
             )
         return min(stochastic), max(stochastic)
-
-    def _predict(self, latents: Tensor, t: Tensor, prompts: list[str]) -> Tensor:
-        self.calls += 1
-        self.rows += len(latents)
-        # t = -1, the end of some grids, is no timestep the denoiser knows
-        output = self.backbone.predict(latents.to(self.dtype), t.clamp(min=0), self.conditioning(prompts))
-        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def _gather(self, prompts: list[str]) -> Conditioning:
         distinct = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]

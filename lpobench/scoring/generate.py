@@ -12,17 +12,20 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lpobench import sampling
 from lpobench.launch import memory
 from lpobench.progress import progress as progress_bar
 from lpobench.sampling import Policy
 from lpobench.spec import EvalSettings, SamplingSettings
 from lpobench.types import Backbone, Prompt
+
+Sampler = Callable[[Policy, Tensor, list[str], Tensor, list[torch.Generator]], Tensor]
+"""Finished latents from noise: policy, latents, prompts, timesteps, and a CPU generator for each row."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ def generate(
     settings: EvalSettings,
     *,
     reference: bool,
+    sampler: Sampler | None = None,
     progress: str | None = None,
     halved: Callable[[int], None] = lambda size: None,
 ) -> Iterator[Batch]:
     """`images_per_prompt` images of every prompt, `batch_size` at a time, by the policy or by its reference.
 
-    `settings` decides steps and guidance, not the policy. `progress` describes the bar on stderr; None shows
+    `settings` decides steps and guidance, not the policy; `sampler` takes the place of plain sampling at eta 0,
+    and is given a generator for each image. `progress` describes the bar on stderr; None shows
     none. A batch that does not fit in memory is halved and tried again: `halved` is told the new size.
     """
     todo = [(prompt, index) for prompt in prompts for index in range(settings.images_per_prompt)]
@@ -54,7 +59,8 @@ def generate(
         while todo:
             chosen, indices = map(list, zip(*todo[:size], strict=True))
             try:
-                batch = Batch(chosen, indices, _images(policy, chosen, indices, settings, reference))
+                images = _images(policy, chosen, indices, settings, reference, sampler or at_eta_0)
+                batch = Batch(chosen, indices, images)
             except RuntimeError as error:
                 if len(chosen) == 1 or not memory.is_out_of_memory(error):
                     raise
@@ -70,9 +76,20 @@ def generate(
 
 def noise(shape: tuple[int, ...], prompt_id: str, index: int, seed: int) -> Tensor:
     """Standard normal float32 noise on the CPU, the same on every machine."""
+    return torch.randn(shape, generator=_generator(prompt_id, index, seed))
+
+
+def at_eta_0(
+    policy: Policy, latents: Tensor, prompts: list[str], timesteps: Tensor, generators: list[torch.Generator]
+) -> Tensor:
+    """Deterministic sampling along the timesteps."""
+    return sampling.at_eta_0(policy, latents, prompts, timesteps)
+
+
+def _generator(prompt_id: str, index: int, seed: int) -> torch.Generator:
+    """What an image draws its noise from, on the CPU."""
     digest = hashlib.blake2b(json.dumps([prompt_id, index, seed]).encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-    return torch.randn(shape, generator=generator)
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def fingerprint(backbone: Backbone, prompt: str, guidance_scale: float) -> str:
@@ -83,25 +100,25 @@ def fingerprint(backbone: Backbone, prompt: str, guidance_scale: float) -> str:
     """
     policy = Policy(backbone, SamplingSettings(eta=0.0))
     settings = EvalSettings(num_steps=2, guidance_scale=guidance_scale)
-    image = _images(policy, [Prompt(prompt, "probe")], [0], settings, reference=False)
+    image = _images(policy, [Prompt(prompt, "probe")], [0], settings, False, at_eta_0)
     return hashlib.blake2b(image.float().cpu().numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def _images(
-    policy: Policy, prompts: list[Prompt], indices: list[int], settings: EvalSettings, reference: bool
+    policy: Policy,
+    prompts: list[Prompt],
+    indices: list[int],
+    settings: EvalSettings,
+    reference: bool,
+    sampler: Sampler,
 ) -> Float[Tensor, "n 3 H W"]:
     backbone = policy.backbone
-    starts = [
-        noise(backbone.latent_shape, p.id, i, settings.seed) for p, i in zip(prompts, indices, strict=True)
-    ]
+    generators = [_generator(p.id, i, settings.seed) for p, i in zip(prompts, indices, strict=True)]
+    starts = [torch.randn(backbone.latent_shape, generator=generator) for generator in generators]
     latents, texts = torch.stack(starts).to(backbone.device), [prompt.text for prompt in prompts]
     grid = backbone.schedule.timesteps(settings.num_steps).to(backbone.device)
     with torch.no_grad(), _variant(policy, reference), _guidance(policy, settings.guidance_scale):
-        for t, s in pairwise(grid):
-            latents = policy.step(
-                latents, t.expand(len(latents)), s.expand(len(latents)), texts, eta=0.0
-            ).mean
-        return backbone.decode(latents)
+        return policy.decode(sampler(policy, latents, texts, grid, generators))
 
 
 @contextmanager

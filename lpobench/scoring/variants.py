@@ -19,7 +19,7 @@ from lpobench.records.costs import Costs
 from lpobench.records.scores import FILE, read_scores, write_scores
 from lpobench.sampling import Policy
 from lpobench.scoring.evaluate import Scored, evaluate, metrics_by_column
-from lpobench.scoring.generate import Batch, generate
+from lpobench.scoring.generate import Batch, Sampler, generate
 from lpobench.signals import Preempted, StopFlag
 from lpobench.spec import EvalSettings
 from lpobench.types import Evaluator, Prompt
@@ -54,11 +54,11 @@ class Scorer:
             seen[task] += 1
         return [prompt_id for _, _, prompt_id in sorted(ranked)[: self.settings.grid_prompts]]
 
-    def score(self, variant: str, *, reference: bool = False) -> Scored:
+    def score(self, variant: str, *, reference: bool = False, sampler: Sampler | None = None) -> Scored:
         """Raises Preempted when asked to stop: these images have to be made again, the training has not."""
         with self.costs.phase(f"evaluate {variant}"):
             try:
-                mine, left = self._share(variant, reference), None
+                mine, left = self._share(variant, reference, sampler), None
             except Preempted as preempted:
                 mine, left = None, str(preempted)
             if message := ranks.first(left):
@@ -76,7 +76,7 @@ class Scorer:
         made = None if reused else self.score("none", reference=True)
         return ranks.from_main(lambda: self._kept(root, key, made)), reused
 
-    def _share(self, variant: str, reference: bool) -> Scored:
+    def _share(self, variant: str, reference: bool, sampler: Sampler | None) -> Scored:
         """Scores of this process's prompts."""
         cuts: list[int] = []
 
@@ -87,7 +87,13 @@ class Scorer:
         shown = f"images of {variant}" if ranks.is_main() else None
         prompts = self.prompts[ranks.share(len(self.prompts))]
         batches = generate(
-            self.policy, prompts, self.settings, reference=reference, progress=shown, halved=halved
+            self.policy,
+            prompts,
+            self.settings,
+            reference=reference,
+            sampler=sampler,
+            progress=shown,
+            halved=halved,
         )
         with memory.explained(
             f"scoring {variant}, one image at a time", "a lower train.precision needs less"

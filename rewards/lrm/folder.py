@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import SD3Transformer2DModel, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -28,6 +22,7 @@ from rewards.lrm.blocks import Blocks, MMDiTBlocks, UNetBlocks, empty_transforme
 from rewards.lrm.config import CONFIG, HEAD, LRMConfig, part_file, read_config, weight_files
 from rewards.lrm.model import HEAD_KEYS, LatentRewardModel
 from rewards.lrm.text import T5, ClipText, FrozenText, TextSide, TwoClips
+from rewards.weights_file import fill, read_weights, write_weights
 
 
 def parts(model: LatentRewardModel) -> dict[str, nn.Module]:
@@ -47,9 +42,9 @@ def save(model: LatentRewardModel, folder: Path, config: LRMConfig, dtype: torch
         else:
             part.save_config(folder / name)
         rounded = {key: parameter.detach().to(dtype) for key, parameter in part.named_parameters()}
-        _write(part.state_dict() | rounded, folder / part_file(name))
+        write_weights(part.state_dict() | rounded, folder / part_file(name))
     head = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD_KEYS)}
-    _write(head, folder / HEAD)
+    write_weights(head, folder / HEAD)
     (folder / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
 
 
@@ -65,8 +60,8 @@ def load(folder: Path, vfe_scale: float | None = None, backbone: Backbone | None
         model = LatentRewardModel(blocks, text, config.vfe_scale if vfe_scale is None else vfe_scale)
     files = weight_files(folder, config)
     for name, part in parts(model).items():
-        _fill(part, files[name], part.state_dict().keys())
-    _fill(model, files["head"], {key for key in model.state_dict() if key.startswith(HEAD_KEYS)})
+        fill(part, files[name], part.state_dict().keys(), _read)
+    fill(model, files["head"], {key for key in model.state_dict() if key.startswith(HEAD_KEYS)}, _read)
     return model
 
 
@@ -126,30 +121,9 @@ def _t5(config: LRMConfig, folder: Path, backbone: Backbone | None) -> T5 | None
     return T5(encoder, backbone.tokenizer_3)
 
 
-def _write(weights: dict[str, Tensor], path: Path) -> None:
-    save_file({key: value.contiguous() for key, value in weights.items()}, path, metadata={"format": "pt"})
-
-
-def _fill(module: nn.Module, path: Path, wanted: set[str]) -> None:
-    """Load a file into a module in float32: all that is wanted; what else it holds (up blocks) is not read."""
-    with _translated(path):
-        found = _read(path)
-    if lost := sorted(wanted - found.keys()):
-        raise UserError(f"{path} does not fit its config.json: {lost[0]} is missing ({len(lost)} in all)")
-    weights = {key: found[key].to(torch.float32, copy=True) for key in wanted}  # copied: aligned
-    try:
-        module.load_state_dict(weights, strict=False, assign=True)
-    except RuntimeError as error:
-        problem = str(error).splitlines()[-1].strip()
-        raise UserError(f"{path} does not fit its config.json: {problem}") from error
-
-
 def _read(path: Path) -> dict[str, Tensor]:
     """Weights by the names they have today."""
-    if path.suffix == ".safetensors":
-        weights = load_file(path)
-    else:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+    weights = read_weights(path)
     if path.parent.name == "text_encoder" and not any(key == "text_projection.weight" for key in weights):
         return {key.removeprefix("text_model."): value for key, value in weights.items()}
     if isinstance(weights.get("visual_projection"), dict):
@@ -166,17 +140,3 @@ def _flat_head(weights: dict[str, dict[str, Tensor] | Tensor | float]) -> dict[s
         for key, value in layer.items()
     }
     return layers | {"logit_scale": torch.as_tensor(weights["logit_scale"])}
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn a library's complaint about a file into one line."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read as safetensors: {error}") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        logging.getLogger(__name__).debug("%s", error)
-        raise UserError(
-            f"{path} cannot be read: it should hold tensors and numbers only, in the released layout"
-        ) from error

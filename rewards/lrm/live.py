@@ -26,7 +26,8 @@ class LatentReward:
         self.latent_space, self.noise = latent_space, noise
         self.cache: dict[str, TextFeatures] = {}
 
-    @torch.no_grad()
+    differentiable = True
+
     def score(self, noisy: Noisy) -> Float[Tensor, " n"]:
         device = self.model.device
         known = self.encoded(["", *noisy.prompts])

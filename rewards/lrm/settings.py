@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from lpobench.plugin import RewardSettings, Settings, UserError
+from lpobench.plugin import Names, RewardSettings, Settings, UserError
 from rewards.lrm.config import LRMConfig, read_config, weight_files
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SHIPPED_WEIGHTS = ROOT / "weights"
-SHIPPED_PAIRS = {"shapes-pairs": ROOT.parent / "backbones" / "tiny" / "shapes-pairs"}
-
-PairSources = Annotated[tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v)]
 
 
 class LRMTraining(Settings):
@@ -68,7 +65,7 @@ class LRM(RewardSettings):
     """Whose shipped LRM is used; read only while `weights` is "shipped"."""
     vfe_scale: float | None = None
     """Visual feature enhancement: guidance on the mid feature, 1 is off; unset: as the LRM was trained."""
-    pairs: PairSources = ("shapes-pairs",)
+    pairs: Names = ("shapes-pairs",)
     """Preference data to train on: a shipped set, a folder of latents, a latent cache (`lpobench data encode`), or
     pairs with images, as `lpobench data inspect` reads them. Held-out pairs are the first one's."""
     training: LRMTraining = LRMTraining()
@@ -100,11 +97,7 @@ class LRM(RewardSettings):
     def training_data(self) -> dict[str, Path | str]:
         from lpobench.data.pairs.training import identity_of
 
-        return {f"pairs {number}": identity_of(source) for number, source in enumerate(self.pair_sources())}
-
-    def pair_sources(self) -> list[str]:
-        """What to open, a shipped set by its folder."""
-        return [str(SHIPPED_PAIRS.get(source, source)) for source in self.pairs]
+        return {f"pairs {number}": identity_of(source) for number, source in enumerate(self.pairs)}
 
     def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> LatentReward:
         """The live reward. Its blocks run in `dtype`; projections and scores stay float32."""

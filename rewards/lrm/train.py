@@ -11,30 +11,22 @@ small data set overfits. Images are never mirrored: "left of" is part of a promp
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from lpobench.data import mpcf
-from lpobench.data.pairs import LatentPairs
-from lpobench.data.pairs.training import open_latents
 from lpobench.launch import ranks
-from lpobench.plugin import UserError
 from lpobench.types import Backbone
+from rewards.fitting import as_rows, tables_of
+from rewards.labelled import open_splits
 from rewards.lrm import folder as folders
 from rewards.lrm.config import PUBLISHED_VFE_SCALE, LRMConfig
-from rewards.lrm.fit import RewardTraining
+from rewards.lrm.fit import training_run
 from rewards.lrm.model import LatentRewardModel
 from rewards.lrm.noise import check_trainable
-from rewards.lrm.pairwise import accuracy_by_timestep
 from rewards.lrm.settings import LRM
-
-log = logging.getLogger(__name__)
 
 
 def train_reward(
@@ -51,36 +43,22 @@ def train_reward(
     Returns the accuracy-by-timestep table of each held-out split of the first source of pairs.
     """
     training = settings.training
-    sources = [open_latents(source, backbone) for source in settings.pair_sources()]
-    held_out = {name: sources[0].split(name) for name in ("validation_unique", "test_unique")}
-    pairs = training_pairs(sources, training.mpcf)
-    if not len(pairs) or not len(held_out["validation_unique"]):
-        raise UserError(
-            f"{', '.join(settings.pairs)}: needs train pairs that pass MPCF and validation_unique pairs"
-        )
-
+    pairs, held_out = open_splits(settings.pairs, backbone, training.mpcf)
     vfe_scale = PUBLISHED_VFE_SCALE if settings.vfe_scale is None else settings.vfe_scale
     model = new_model(backbone, vfe_scale, seed, training.layer).to(device)
     config = describe(settings, backbone, model, seed)
     check_trainable(backbone.schedule, backbone.name, config.is_mmdit)
     dtype_stored = torch.float16 if training.half else torch.float32
     write = lambda config: ranks.from_main(partial(folders.save, model, folder, config, dtype_stored))
-    run = RewardTraining(
-        model, backbone.schedule, pairs, held_out["validation_unique"], training, seed, dtype
-    )
+    run = training_run(model, backbone.schedule, pairs, held_out["validation_unique"], training, seed, dtype)
     best = run.fit(on_best=lambda: write(config))
 
     model.load_state_dict(best.weights, strict=False)  # what is frozen is not among them
     if training.half:
         model.cast_blocks(torch.float16).cast_blocks(torch.float32)
-    tables = {
-        name: accuracy_by_timestep(model, backbone.schedule, part)
-        for name, part in held_out.items()
-        if len(part)
-    }
-    accuracy = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+    tables = tables_of(run.scorer, run.timesteps, held_out)
     config.training["best_step"] = best.step
-    write(config.model_copy(update={"accuracy": accuracy}))
+    write(config.model_copy(update={"accuracy": as_rows(tables)}))
     return tables
 
 
@@ -104,14 +82,3 @@ def new_model(backbone: Backbone, vfe_scale: float, seed: int, layer: int | None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LatentRewardModel.from_backbone(backbone, vfe_scale, layer)
-
-
-def training_pairs(sources: Sequence[LatentPairs], strategy: mpcf.Strategy) -> LatentPairs:
-    """The sources' train splits, each filtered by MPCF in its own units, as one set."""
-    limits = mpcf.STRATEGIES[strategy]
-    kept = []
-    for source in sources:
-        part = source.split("train")
-        kept.append(part.take(mpcf.keep(part.table, limits and limits.in_units(source.meta.gap_units))))
-        log.info("MPCF %s keeps %d of %d training pairs", strategy, len(kept[-1]), len(part))
-    return LatentPairs.cat([part for part in kept if len(part)] or kept[:1])

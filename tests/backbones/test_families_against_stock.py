@@ -69,6 +69,8 @@ class Mean:
 
     latent_space = None
 
+    differentiable = True
+
     def score(self, noisy):
         return 100 * noisy.latents.mean((1, 2, 3))
 
@@ -85,7 +87,7 @@ def trained(backbone, num_updates: int = 2) -> list[float]:
     for _ in range(num_updates):
         with torch.no_grad():
             rows = method.collect(context)
-        loss, _ = method.loss(policy, rows)
+        loss, _ = method.loss(context, rows)
         optimizer.zero_grad()
         loss.backward()
         assert all(parameter.grad is not None for parameter in policy.adapters)

@@ -18,7 +18,9 @@ from lpobench.data.shapes.scene import TASKS, parse, sample_scene
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """Runs one stage in its own folders; the gates, a minute of work, are not looked at."""
+    """Runs one stage in its own folders; the gates are not looked at, and pictures come by no more than eight."""
+    rendered = train.pictures
+    monkeypatch.setattr(train, "pictures", lambda num, rng: rendered(min(num, 8), rng))
     monkeypatch.setattr(gates, "vae", lambda *_, **__: {})
     monkeypatch.setattr(gates, "base", lambda *_, **__: {})
 

@@ -60,12 +60,14 @@ def train(work: Path, rows: int, steps: int, *, live: bool) -> dict:
 
     from lpobench.data.pairs import LatentPairs
     from lpobench.data.pairs.training import open_latents
-    from rewards.lrm import LRMTraining, fit
+    from rewards import fitting
+    from rewards.lrm import LRMTraining
+    from rewards.lrm.fit import training_run
     from rewards.lrm.train import new_model
 
     model, waited, losses = backbone(), [], []
     pairs = open_latents(str(make(work, rows) if live else work / f"cache-{rows}"), model)
-    batch, gradients = LatentPairs.batch, fit.RewardTraining._gradients
+    batch, gradients = LatentPairs.batch, fitting.RewardTraining._gradients
 
     def timed(self, *args):
         started = time.monotonic()
@@ -78,9 +80,9 @@ def train(work: Path, rows: int, steps: int, *, live: bool) -> dict:
         losses.append(gradients(self, *args))
         return losses[-1]
 
-    LatentPairs.batch, fit.RewardTraining._gradients = timed, watched
+    LatentPairs.batch, fitting.RewardTraining._gradients = timed, watched
     settings = LRMTraining(steps=steps, warmup=5, validate_every=steps, validation_pairs=20)
-    run = fit.RewardTraining(
+    run = training_run(
         new_model(model, 7.5, 0),
         model.schedule,
         pairs.split("train"),

@@ -1,11 +1,11 @@
 """`lpobench data inspect` and `prompts` as a user meets them."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import worked
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))
 import make_pickapic
@@ -72,4 +72,4 @@ def test_looking_at_parquet_needs_no_torch(folder):
         "import sys; from lpobench.cli import main;"
         f"assert main(['data', 'inspect', {str(folder)!r}]) == 0; sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    worked(["-c", code])

@@ -23,6 +23,9 @@ from lpobench.data.pairs.plan import pair_table
 from lpobench.data.pairs.score import plan_scoring
 from lpobench.data.pairs.source import open_pairs
 
+sys.path.append(str(Path(__file__).parent.parent))
+from processes import die_with
+
 Work = Callable[[str, Path], object]
 
 
@@ -48,8 +51,10 @@ def in_child(
 ) -> bool:
     """Do the work in a child, killed after some seconds, or just before a file gets its name; whether that met it
     at work. Nothing else may be running: a fork copies one thread."""
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
+        die_with(parent)
         code = 1
         try:
             if rename is not None:

@@ -1,11 +1,10 @@
 """Finding assets on this machine without the network, and what is said of those that are not there."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, write_files, write_snapshot
+from processes import worked
 
 from lpobench.data.assets import find, locate
 from lpobench.data.assets.places import places_file
@@ -35,7 +34,7 @@ def test_the_table_is_read_without_torch_or_the_hub_client():
         "import sys\nfrom lpobench.data import assets\nassets.names()\n"
         f"assert not set(sys.modules) & set({heavy!r})"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    worked(["-c", script])
 
 
 def test_what_is_missing_is_told_with_what_supplies_it(here):
@@ -192,4 +191,4 @@ for place in {PLACES!r}:
     os.environ.update(place)
     assert str(hub_cache()) == importlib.reload(client).HF_HUB_CACHE, place
 """
-    subprocess.run([sys.executable, "-c", script], check=True)
+    worked(["-c", script])

@@ -19,11 +19,11 @@ from lpobench.data.pairs.latent import LatentPairs
 from lpobench.data.pairs.plan import pair_table
 from lpobench.data.pairs.record import Problems
 from lpobench.data.pairs.rule import Rule
-from lpobench.data.pairs.shards import sha256_of
 from lpobench.data.pairs.source import open_pairs
 from lpobench.data.pairs.store import open_store
 from lpobench.data.pairs.texts import StoredTexts, encode_texts
 from lpobench.data.pairs.training import identity_of, open_latents
+from lpobench.hashing import file_sha256
 from lpobench.plugin import UserError
 from lpobench.types import Conditioning
 
@@ -44,7 +44,7 @@ def encode(source: str, out, vae: PoolingVae | None = None, worker=(0, 1), kept=
         table = take_kept(table, read_kept(kept), Problems())
     table = table[table["has_label"]].reset_index(drop=True)
     plan = plan_encoding(pairs, table, vae or PoolingVae(), out, per_shard, batch_size=3, **options)
-    return plan.run(worker, kept and sha256_of(kept))
+    return plan.run(worker, kept and file_sha256(kept))
 
 
 def by_hand(data: bytes) -> Tensor:

@@ -34,8 +34,9 @@ class Small(Toy):
             raise full()
         return rows.take(torch.arange(len(rows)).tensor_split(count)[index])
 
-    def loss(self, policy, rows):
-        loss, logs = super().loss(policy, rows)
+    def loss(self, ctx, rows):
+        policy = ctx.policy
+        loss, logs = super().loss(ctx, rows)
         if len(rows) > self.room or len(policy.sizes) == self.later:
             raise full()
         return loss, {"size": logs["size"]}  # `noise` is another for every part

@@ -1,23 +1,23 @@
-"""`--gpus` and `--nodes`: what is started where, and how a failure comes back. The processes are light scripts."""
+"""`--gpus` and `--nodes`: what is started where, and how a failure comes back. The launched processes are light."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from pathlib import Path
 
 import pytest
 from fake_plugins import fakes  # noqa: F401
+from processes import ended, finished, started, wait_for
 
 from lpobench.cli import main
 from lpobench.launch import environment, torchrun
-from lpobench.launch.torchrun import Plan, launch, plan_for
+from lpobench.launch.torchrun import Plan, plan_for
 from lpobench.plugin import UserError
 
-ROOT = Path(__file__).parents[2]
+LAUNCHER = Path(__file__).parent / "launcher.py"
 TWO = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29500"}
 
 
@@ -129,72 +129,80 @@ def test_only_the_main_process_prints(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    """Start a script in two processes; it knows its `rank` and may `fail(line, code)`."""
-    head = """
-        import os, sys, signal, time
-        from lpobench.launch import environment
-        from lpobench.plugin import UserError
-        environment.die_with_parent()
-        rank = environment.place().rank
+HEAD = """
+import os, sys, signal, time
+from lpobench.launch import environment
+from lpobench.plugin import UserError
+environment.die_with_parent()
+rank = environment.place().rank
 
-        def fail(line, code, error=None):
-            environment.report(line, error or UserError(line), code)
-            sys.exit(code)
-    """
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    monkeypatch.setenv("PYTHONPATH", path)
+def fail(line, code, error=None):
+    environment.report(line, error or UserError(line), code)
+    sys.exit(code)
+"""
+PLACES = """
+words = str(environment.place()), environment.launched(), os.environ["OMP_NUM_THREADS"]
+open(f"{sys.argv[1]}/{rank}", "w").write(str(words))
+"""
+FAILURES = {
+    "both": ("fail('all say this', 3)", "all say this", 3),
+    "lost": (
+        """
+        said = f"{sys.argv[1]}/said"
+        if rank == 1:
+            environment.report('the reason', UserError(), 3)
+            open(said, "w").close()
+            sys.exit(3)
+        while not os.path.exists(said):  # a connection is lost after its process has said why
+            time.sleep(0.01)
+        fail('lost another', 4, environment.PeerLost('lost another'))
+        """,
+        "the reason",
+        3,
+    ),
+    "killed": (
+        "os.kill(os.getpid(), 9) if rank == 1 else time.sleep(30)",
+        "process 1 was killed by SIGKILL; the system kills so what takes too much memory",
+        4,
+    ),
+    "mute": ("sys.exit(5 if rank == 0 else 0)", "process 0 ended with code 5", 5),
+}
 
-    def run(body):
-        script = tmp_path / "script.py"
-        script.write_text(textwrap.dedent(head) + textwrap.dedent(body))
-        return launch(Plan(2), [str(script), str(tmp_path)])
 
-    return run
+def launcher(folder, **bodies):
+    """The words of launcher.py with these scripts; they know their `rank` and may `fail(line, code)`."""
+    scripts = [folder / f"{name}.py" for name in bodies]
+    for script, body in zip(scripts, bodies.values(), strict=True):
+        script.write_text(HEAD + textwrap.dedent(body))
+    return [LAUNCHER, folder, *scripts]
 
 
-def test_every_process_has_its_place(start, tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = dict(os.environ), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    start("""
-        words = str(environment.place()), environment.launched(), os.environ["OMP_NUM_THREADS"]
-        open(f"{sys.argv[1]}/{rank}", "w").write(str(words))
-    """)
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """A folder of what one launcher left that ran a script that succeeds, then some that fail."""
+    folder = tmp_path_factory.mktemp("launched")
+    bodies = {name: body for name, (body, *_) in FAILURES.items()}
+    done = finished(launcher(folder, places=PLACES, **bodies), OMP_NUM_THREADS=None)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")  # torchrun's own account is kept back
+    return folder
+
+
+def test_every_process_has_its_place(played):
     threads = max(1, os.cpu_count() // 2)
     for rank in range(2):
         place = f"Place(rank={rank}, world=2, local_rank={rank}, local_world=2)"
-        assert (tmp_path / str(rank)).read_text() == f"('{place}', True, '{threads}')"
-    assert before == (dict(os.environ), signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+        assert (played / str(rank)).read_text() == f"('{place}', True, '{threads}')"
+    assert outcome(played, "places") == {"error": None, "code": 0, "restored": True}
 
 
-@pytest.mark.parametrize(
-    ("body", "message", "code"),
-    [
-        ("fail('all say this', 3)", "all say this", 3),
-        (
-            """
-            said = f"{sys.argv[1]}/said"
-            if rank == 1:
-                environment.report('the reason', UserError(), 3)
-                open(said, "w").close()
-                sys.exit(3)
-            while not os.path.exists(said):  # a connection is lost after its process has said why
-                time.sleep(0.01)
-            fail('lost another', 4, environment.PeerLost('lost another'))
-            """,
-            "^the reason$",
-            3,
-        ),
-        ("os.kill(os.getpid(), 9) if rank == 1 else time.sleep(30)", "process 1 was killed by SIGKILL", 4),
-        ("sys.exit(5 if rank == 0 else 0)", "process 0 ended with code 5", 5),
-    ],
-)
-def test_how_a_failure_comes_back(start, capfd, body, message, code):
-    with pytest.raises(UserError, match=message) as error:
-        start(body)
-    assert error.value.exit_code == code
-    assert capfd.readouterr() == ("", "")  # torchrun's own account is kept back
+@pytest.mark.parametrize("name", FAILURES)
+def test_how_a_failure_comes_back(played, name):
+    _, message, code = FAILURES[name]
+    assert outcome(played, name) == {"error": message, "code": code, "restored": True}
+
+
+def outcome(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())
 
 
 def test_the_reason_is_the_first_that_is_not_a_lost_process(tmp_path, monkeypatch):
@@ -208,55 +216,42 @@ def test_the_reason_is_the_first_that_is_not_a_lost_process(tmp_path, monkeypatc
     assert torchrun._reason(tmp_path / "empty") is None
 
 
-def test_a_stop_signal_is_passed_on_and_its_outcome_comes_back(start, tmp_path):
+def test_a_stop_signal_is_passed_on_and_its_outcome_comes_back(tmp_path):
     """The launcher is told to stop; its processes take their time to save, and leave with 75."""
+    body = """
+        def save(number, frame):
+            time.sleep(0.3)
+            fail('saved', 75)
 
-    def stop_when_both_are_there():
-        while not all((tmp_path / str(rank)).exists() for rank in range(2)):
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    thread = threading.Thread(target=stop_when_both_are_there)
-    thread.start()
-    with pytest.raises(UserError, match=r"^saved$") as error:
-        start("""
-            def save(number, frame):
-                time.sleep(0.3)
-                fail('saved', 75)
-
-            signal.signal(signal.SIGUSR1, save)
-            open(f"{sys.argv[1]}/{rank}", "w").close()
-            time.sleep(30)
-        """)
-    thread.join()
-    assert error.value.exit_code == 75
+        signal.signal(signal.SIGUSR1, save)
+        open(f"{sys.argv[1]}/{rank}", "w").close()
+        time.sleep(30)
+    """
+    with started(launcher(tmp_path, stopped=body)) as process:
+        wait_for(lambda: all((tmp_path / str(rank)).exists() for rank in range(2)), "both start", process)
+        process.send_signal(signal.SIGUSR1)
+        done = ended(process)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert outcome(tmp_path, "stopped") == {"error": "saved", "code": 75, "restored": True}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's help")
-def test_processes_die_with_their_launcher(start, tmp_path):
-    """The launcher is killed; a process that would sleep for a minute is gone a moment later."""
+def test_processes_die_with_their_launcher(tmp_path):
+    """The launcher is killed; a process that would sleep for five minutes is gone a moment later."""
     body = """
         open(f"{sys.argv[1]}/{rank}.part", "w").write(str(os.getpid()))
         os.rename(f"{sys.argv[1]}/{rank}.part", f"{sys.argv[1]}/{rank}")
-        time.sleep(60)
+        time.sleep(300)
     """
-    launcher = os.fork()
-    if launcher == 0:
-        try:
-            start(body)
-        finally:
-            os._exit(1)
     files = [tmp_path / str(rank) for rank in range(2)]
-    while not all(file.exists() for file in files):
-        time.sleep(0.02)
-    os.kill(launcher, signal.SIGKILL)
-    os.waitpid(launcher, 0)
-    deadline = time.monotonic() + 20
-    while any(_runs(int(file.read_text())) for file in files):
-        assert time.monotonic() < deadline, "a process outlived its launcher"
-        time.sleep(0.02)
+    with started(launcher(tmp_path, sleepers=body)) as process:
+        wait_for(lambda: all(file.exists() for file in files), "both start", process)
+        pids = [int(file.read_text()) for file in files]
+        assert all(map(runs, pids))
+        process.kill()
+        wait_for(lambda: not any(map(runs, pids)), "processes end with their launcher")
 
 
-def _runs(pid):
+def runs(pid):
     state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout
     return bool(state.strip()) and not state.startswith("Z")

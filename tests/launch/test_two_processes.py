@@ -1,13 +1,13 @@
 """The real thing: `lpobench run --gpus 2` on the embedded model, two processes on the CPU, against one process."""
 
 import json
-import subprocess
-import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from processes import ended, started
 
 SETTINGS = {
     "device": "cpu",
@@ -29,16 +29,14 @@ WORDS += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}=
 def runs(tmp_path_factory):
     """Folder and record of the same run in one process and in two."""
     found = []
-    for num in (1, 2):  # side by side
-        out = tmp_path_factory.mktemp(f"processes{num}")
-        words = [sys.executable, "-m", "lpobench", *WORDS, "--out", str(out)]
-        words += ["--gpus", str(num)] if num > 1 else []
-        found.append(
-            (out, subprocess.Popen(words, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-        )
-    ended = [(out, *run.communicate(), run.returncode) for out, run in found]
-    assert [code for *_, code in ended] == [0, 0], [err for _, _, err, _ in ended]
-    return [(next(out.glob("tiny-*")), json.loads(document), talk) for out, document, talk, _ in ended]
+    with ExitStack() as stack:
+        for num in (1, 2):  # side by side
+            out = tmp_path_factory.mktemp(f"processes{num}")
+            words = ["-m", "lpobench", *WORDS, "--out", out, *(["--gpus", num] if num > 1 else [])]
+            found.append((out, stack.enter_context(started(words))))
+        done = [(out, ended(process)) for out, process in found]
+    assert [each.returncode for _, each in done] == [0, 0], [each.stderr for _, each in done]
+    return [(next(out.glob("tiny-*")), json.loads(each.stdout), each.stderr) for out, each in done]
 
 
 def test_the_loss_trajectory_is_the_same(runs):

@@ -1,13 +1,11 @@
 """One run in several processes is the same run: numbers, images, files, errors. See worlds.py."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from processes import finished
 
 HERE = Path(__file__).parent
 
@@ -16,12 +14,7 @@ HERE = Path(__file__).parent
 def played(tmp_path_factory):
     """Scenario -> what its processes say, in order of rank; and the folder of their runs."""
     folder = tmp_path_factory.mktemp("worlds")
-    path = [str(HERE.parent), str(HERE.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    environment |= {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, HERE / "worlds.py", folder], env=environment, capture_output=True, text=True
-    )
+    done = finished([HERE / "worlds.py", folder], RANK=None, WORLD_SIZE=None, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     found: dict[str, list] = {}
     for file in sorted(folder.glob("*-[0-9].json")):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from made import Brighter, register_toys, toy_spec
+from processes import die_with
 from torch import nn
 
 import lpobench.run
@@ -160,9 +161,11 @@ def play(name: str, folder: Path) -> None:
 
 
 def fork(name: str, rank: int, num: int, port: int, act: Callable[[Path], object], folder: Path) -> int:
+    parent = os.getpid()
     child = os.fork()  # before torch has any threads
     if child:
         return child
+    die_with(parent)
     if num > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import finished
 
 from lpobench.learning import checkpoint
 from lpobench.learning.checkpoint import StorageError, newest, save, sweep, verify
@@ -143,9 +144,8 @@ for moment in range(100):
 
 def test_killed_at_any_moment_the_newest_whole_checkpoint_is_found(tmp_path):
     """kill -9 before the n-th operation on the disk, for every n: the old one is found, then the new one."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_EVERY_MOMENT, tmp_path], capture_output=True, text=True, check=True
-    )
+    done = finished(["-c", KILLED_AT_EVERY_MOMENT, tmp_path])
+    assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     found = [int(line[1]) for line in lines]
     assert found == sorted(found)

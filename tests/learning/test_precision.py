@@ -74,10 +74,10 @@ def test_fp16_gives_up_on_a_gradient_that_no_scale_mends(tmp_path, fp16):
 class SeenTwice(Toy):
     """Runs the model under no_grad first, as every method with a reference does."""
 
-    def loss(self, policy, rows: Points) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, ctx, rows: Points) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            policy.backbone.denoiser(rows.x)
-        return super().loss(policy, rows)
+            ctx.policy.backbone.denoiser(rows.x)
+        return super().loss(ctx, rows)
 
 
 def test_bf16_gradient_survives_an_earlier_pass_without_gradient(tmp_path):

@@ -3,8 +3,17 @@ import math
 import pytest
 import torch
 
-from lpobench.learning import NonFiniteScore, best_and_worst, group_advantages, min_gaps, sure_pairs
-from lpobench.sampling import forks
+from lpobench.learning import (
+    best_and_worst,
+    finite,
+    fork_samples,
+    min_gaps,
+    path_samples,
+    standardised,
+    sure_pairs,
+    worth_training,
+)
+from lpobench.sampling import forks, paths
 
 
 @pytest.fixture
@@ -40,13 +49,12 @@ def test_no_sure_pair_is_no_row(fork):
     assert (len(pairs), pairs.prompts) == (0, [])
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_non_finite_scores_stop_the_run(fork, bad):
-    scores = torch.zeros(3, 2)
-    scores[1, 1] = bad
-    ranked = [best_and_worst(fork, torch.zeros(3, 2), 0.5), best_and_worst(fork, scores, 0.5)]
-    with pytest.raises(NonFiniteScore, match="nan or inf"):
-        sure_pairs(ranked)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_prompt_with_a_score_that_is_not_finite_is_left_out(fork, bad):
+    scores = torch.tensor([[0.0, 0.0], [5.0, bad], [9.0, 1.0]])
+    assert finite(scores).tolist() == [True, False]
+    assert sure_pairs([best_and_worst(fork, scores, 0.5)]).prompts == ["1"]
+    assert worth_training(fork_samples(fork, standardised(scores))).prompts == ["1"]
 
 
 TIMESTEPS, STDS = (900.0, 500.0, 100.0, 0.0), (0.4, 0.3, 0.2)
@@ -78,19 +86,42 @@ def test_a_single_step_has_the_lower_bound():
     assert min_gaps("std", (0.3, 0.6), (900.0, 0.0), (0.4,)) == [0.3]
 
 
-def test_group_advantages_by_hand(fork):
-    """Scores 0, 3, 6 have mean 3 and population std sqrt(6): advantages -1.2247, 0, 1.2247. Equal scores give
-    0.
+def test_advantages_by_hand(fork):
+    """Scores 0, 3, 6 have mean 3 and population std sqrt(6): -1.2247, 0, 1.2247. Equal scores give 0, and no row."""
+    scores = torch.tensor([[0.0, 5.0], [3.0, 5.0], [6.0, 5.0]])
+    samples = fork_samples(fork, standardised(scores))
+    assert samples.advantages[0].tolist() == pytest.approx([-1.2247, 0, 1.2247], abs=1e-4)
+    assert samples.advantages[1].tolist() == [0, 0, 0]
+    assert torch.equal(samples.samples[0], fork.candidates[:, 0])
+    assert torch.equal(samples.logprobs, fork.logprobs.T)
+    assert worth_training(samples).prompts == ["1"]
+
+
+@pytest.mark.parametrize("k", [3, 7, 24, 32])
+def test_equal_scores_give_exactly_zero(k):
+    """The float32 mean of 24 equal numbers is often another number: the difference, standardised, was up to 7."""
+    scores = 10 * torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    assert (standardised(scores.expand(k, -1)) == 0).all()
+
+
+def test_a_group_of_one_has_no_advantage():
+    assert standardised(torch.tensor([[3.0, -1.0]])).tolist() == [[0, 0]]
+
+
+def test_path_samples_are_the_steps_of_every_path(make_policy):
+    """Steps 2 and 5 of three paths of two prompts: 12 rows, each with the advantage of its path. A prompt's
+    paths follow each other: rows of shards, one behind the other, are in the order of one shard.
     """
-    samples = group_advantages(fork, torch.tensor([[0.0, 5.0], [3.0, 5.0], [6.0, 5.0]]))
-    assert samples.advantage.tolist() == pytest.approx([-1.2247, 0, 1.2247, 0, 0, 0], abs=1e-4)
-    assert torch.equal(samples.sample[:3], fork.candidates[:, 0])
-    assert torch.equal(samples.logprob.view(2, 3), fork.logprobs.T)
-    assert samples.prompts == ["1"] * 3 + ["-1"] * 3
-    assert torch.equal(samples.latents[2:4], fork.latents)
-
-
-def test_a_group_of_one_has_no_advantage(make_policy):
+    policy = make_policy()
     with torch.no_grad():
-        fork = next(forks(make_policy(), ["1", "-1"], 1, torch.Generator().manual_seed(0)))
-    assert group_advantages(fork, torch.ones(1, 2)).advantage.tolist() == [0, 0]
+        path = paths(policy, ["1", "-1"], torch.Generator().manual_seed(0), 3)
+    advantages = torch.arange(6.0).view(3, 2)
+    rows = path_samples(path, advantages, [2, 5])
+    assert rows.t.tolist() == [policy.timesteps[2]] * 6 + [policy.timesteps[5]] * 6
+    assert rows.s.tolist() == [policy.timesteps[3]] * 6 + [policy.timesteps[6]] * 6
+    assert rows.advantages.flatten().tolist() == [0, 2, 4, 1, 3, 5] * 2
+    assert rows.prompts == ["1", "1", "1", "-1", "-1", "-1"] * 2
+    for row, (step, k, b) in enumerate((step, k, b) for step in (2, 5) for b in range(2) for k in range(3)):
+        assert torch.equal(rows.latents[row], path.latents[step, k, b])
+        assert torch.equal(rows.samples[row, 0], path.latents[step + 1, k, b])
+        assert rows.logprobs[row, 0] == path.logprobs[step, k, b]

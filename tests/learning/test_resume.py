@@ -28,7 +28,7 @@ def test_stopped_anywhere_and_resumed_is_bitwise_the_same(tmp_path, stop_at, eve
     assert resumed.result.resumed_from == stop_at + 1
     assert torch.equal(resumed.weight, straight.weight)
     assert untimed(resumed.lines) == untimed(straight.lines)
-    for name in ("updates", "rounds", "collected", "trained", "denoiser_calls", "denoiser_rows"):
+    for name in ("updates", "rounds", "collected", "trained", "work", "scored", "dropped"):
         assert getattr(resumed.result, name) == getattr(straight.result, name)
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from toy_training import Points, Toy, make_context, run, untimed
 
-from lpobench.learning.batches import PromptCursor, parts, rows_for_update
+from lpobench.learning.batches import Cursor, parts, rows_for_update
 from lpobench.learning.train import EmptyRounds
 
 
@@ -73,21 +73,20 @@ def test_every_row_is_used_once_in_shuffled_order(tmp_path):
     """5 rows a round are made from 4 prompts: the first prompt has two."""
     outcome = run(tmp_path, Toy(num_rows=5), num_updates=3)
     assert [line["rows"] for line in outcome.lines] == [2, 2, 1]  # 1 is not under half of 2
-    order = PromptCursor([f"prompt {i}" for i in range(6)], 4, seed=0)()
-    collected = [order[i % 4] for i in range(5)]
+    order = Cursor(6, 4, seed=0)()
+    collected = [f"prompt {order[i % 4]}" for i in range(5)]
     assert sorted(outcome.policy.seen) == sorted(collected)
     assert outcome.policy.seen != collected
 
 
 def test_prompts_come_once_per_epoch_and_from_any_position():
-    prompts = list("abcde")
-    cursor = PromptCursor(prompts, 3, seed=1)
-    drawn = [prompt for _ in range(10) for prompt in cursor()]  # 30 = six epochs of five
+    cursor = Cursor(5, 3, seed=1)
+    drawn = [number for _ in range(10) for number in cursor()]  # 30 = six epochs of five
     epochs = [drawn[i : i + 5] for i in range(0, 30, 5)]
-    assert all(sorted(epoch) == prompts for epoch in epochs)
+    assert all(sorted(epoch) == list(range(5)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    assert PromptCursor(prompts, 3, seed=1, taken=12)() == drawn[12:15]
-    assert PromptCursor(prompts, 30, seed=2)() != drawn
+    assert Cursor(5, 3, seed=1, taken=12)() == drawn[12:15]
+    assert Cursor(5, 30, seed=2)() != drawn
 
 
 def test_counts_and_metrics(tmp_path):
@@ -95,8 +94,11 @@ def test_counts_and_metrics(tmp_path):
     outcome = run(tmp_path)
     result = outcome.result
     assert (result.updates, result.rounds, result.collected, result.trained) == (6, 2, 12, 12)
-    assert result.denoiser_calls == {"collect": 2, "update": 6, "checkpoint": 0}
-    assert result.denoiser_rows == {"collect": 8, "update": 12, "checkpoint": 0}
+    assert result.work == {
+        "collect": {"calls": 2, "rows": 8},
+        "update": {"calls": 6, "rows": 12},
+        "checkpoint": {"calls": 0, "rows": 0},
+    }
     assert set(result.seconds) == {"collect", "update", "checkpoint"}
     assert result.completed
     assert result.resumed_from is None

@@ -17,7 +17,7 @@ def clock(monkeypatch):
 def test_a_phase_inside_another_is_charged_once(clock):
     """10 s and 5 calls in all, 4 s and 3 calls of them in two inner phases: 6 s and 2 calls are left."""
     costs, calls = Costs(), [0]
-    costs.meter = lambda: (calls[0], 2 * calls[0])
+    costs.meter = lambda: {"calls": calls[0], "rows": 2 * calls[0]}
     with costs.phase("outer"):
         clock[0], calls[0] = 2.0, 1
         for seconds, more in ((1.0, 1), (3.0, 2)):

@@ -25,12 +25,12 @@ record tiny-sd15-lpo-s0-0123abcd
 | --- | ---: | ---: | ---: |
 | counting | 100 | 0.2500 | 0.5000 |
 
-| phase | time | denoiser calls | latents denoised |
-| --- | ---: | ---: | ---: |
-| load | 2.5 s | 0 | 0 |
-| update | 100.2 s | 1,200 | 2,400 |
-| generate none | reused |  |  |
-| all | 102.8 s | 1,200 | 2,400 |
+| phase | time | denoiser calls | latents denoised | images decoded |
+| --- | ---: | ---: | ---: | ---: |
+| load | 2.5 s | 0 | 0 | 0 |
+| update | 100.2 s | 1,200 | 2,400 | 80 |
+| generate none | reused |  |  |  |
+| all | 102.8 s | 1,200 | 2,400 | 80 |
 
 peak memory 1.50 GiB on cpu, 2 threads
 """
@@ -91,7 +91,9 @@ def test_a_metric_without_an_interval():
 
 
 def test_a_bar_in_a_name_does_not_break_markdown():
-    assert "| a\\|b | 1.0 s | 2 | 3 |" in to_markdown(record(costs={"a|b": Cost(seconds=1, calls=2, rows=3)}))
+    assert "| a\\|b | 1.0 s | 2 | 3 | 0 |" in to_markdown(
+        record(costs={"a|b": Cost(seconds=1, calls=2, rows=3)})
+    )
 
 
 def test_seeds_stand_side_by_side(tmp_path):

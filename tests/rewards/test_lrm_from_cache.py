@@ -8,7 +8,8 @@ from lpobench.data.pairs.encode import plan_encoding
 from lpobench.data.pairs.plan import pair_table
 from lpobench.data.pairs.source import open_pairs
 from lpobench.plugin import UserError
-from rewards.lrm import LRM, LRMTraining, fit
+from rewards import fitting
+from rewards.lrm import LRM, LRMTraining
 from rewards.lrm.train import train_reward
 
 SOURCE = "shapes:30"
@@ -35,7 +36,7 @@ def backbone():
 @pytest.fixture
 def losses(monkeypatch):
     """The loss of every step."""
-    seen, real = [], fit.preference_loss
+    seen, real = [], fitting.preference_loss
 
     def watched(*args):
         loss = real(*args)
@@ -43,7 +44,7 @@ def losses(monkeypatch):
             seen.append(loss.item())
         return loss
 
-    monkeypatch.setattr(fit, "preference_loss", watched)
+    monkeypatch.setattr(fitting, "preference_loss", watched)
     return seen
 
 

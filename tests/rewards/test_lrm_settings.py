@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import tiny_unet
 import torch
+from processes import worked
 
 from lpobench.plugin import MissingAsset, UserError
 from rewards.lrm import LRM, LRMConfig
@@ -35,7 +33,7 @@ from rewards.random import RandomReward
 assert LRM(weights={str(folder)!r}).latent_space == "{tiny_unet.LATENT_SPACE}"
 assert not {{"torch", "transformers", "diffusers", "pandas"}} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    worked(["-c", code])
 
 
 def test_json_round_trip(folder):

@@ -9,12 +9,14 @@ import torch
 
 from lpobench import registry
 from lpobench.plugin import UserError
+from rewards.fitting import Diverged, draw_noise, grid, learning_rate, preference_loss
+from rewards.labelled import training_pairs
 from rewards.lrm import LRM, LRMTraining, read_config
-from rewards.lrm.fit import Diverged, RewardTraining, learning_rate
+from rewards.lrm.fit import training_run
 from rewards.lrm.folder import load
 from rewards.lrm.model import LatentRewardModel, TextFeatures
-from rewards.lrm.pairwise import accuracy_by_timestep, draw_noise, grid, pair_scores, preference_loss
-from rewards.lrm.train import new_model, train_reward, training_pairs
+from rewards.lrm.pairwise import accuracy_by_timestep, pair_scores
+from rewards.lrm.train import new_model, train_reward
 from rewards.train import main
 
 CPU = torch.device("cpu")
@@ -62,7 +64,7 @@ def test_weights_are_normalised_over_the_batch():
     backbone, losses = tiny_unet.backbone(), []
     for scale in (1, 5):
         pairs = tiny_unet.pairs(2, num_example_per_prompt=[scale, 4 * scale])
-        run = RewardTraining(
+        run = training_run(
             new_model(backbone, 7.5, 0), backbone.schedule, pairs, pairs, QUICK, 0, torch.float32
         )
         losses.append(run._gradients(torch.arange(2), torch.Generator().manual_seed(0)))
@@ -187,7 +189,7 @@ def test_training_is_deterministic_in_its_seed():
     for global_seed, seed in ((0, 0), (1, 0), (2, 1)):
         torch.manual_seed(global_seed)
         model = new_model(backbone, 7.5, seed)
-        run = RewardTraining(model, backbone.schedule, pairs, held_out, training, seed, torch.float32)
+        run = training_run(model, backbone.schedule, pairs, held_out, training, seed, torch.float32)
         weights.append(run.fit(on_best=lambda: None).weights)
     first, again, other = weights
     assert all(torch.equal(first[key], again[key]) for key in first)

@@ -204,6 +204,47 @@ def test_deterministic_steps_of_a_path_are_sampled_without_likelihood(make_polic
     assert path.logprobs.isfinite().all()
 
 
+def test_only_a_window_of_a_path_is_stochastic(make_policy):
+    """Outside steps 3 to 5 a step is the plain one at eta 0; paths from one start part at step 3."""
+    policy = make_policy()
+    with torch.no_grad():
+        path = paths(
+            policy, ["1"], torch.Generator().manual_seed(0), 2, same_start=True, window=(3, 5)
+        )
+        assert path.stochastic == [3, 4, 5]
+        assert [torch.equal(*path.latents[i]) for i in range(6)] == [True] * 4 + [False] * 2
+        t, s = (torch.full((2,), path.timesteps[i]) for i in (9, 10))
+        plain = policy.step(path.latents[9].flatten(0, 1), t, s, ["1"] * 2, eta=0.0).mean
+    assert torch.equal(path.latents[10].flatten(0, 1), plain)
+    assert (path.logprobs[[0, 1, 2, 6, 19]] == 0).all()
+    assert (path.logprobs[3:6] != 0).all()
+
+
+def test_finished_latents_are_their_own_estimate(make_policy):
+    policy = make_policy()
+    with torch.no_grad():
+        path = paths(policy, ["1"], torch.Generator().manual_seed(0), 2)
+        images = path.noisy.images
+    assert policy.calls == 20
+    assert policy.decodes == 2
+    assert torch.equal(images, policy.backbone.decode(path.latents[-1].flatten(0, 1)))
+    assert path.noisy.t.tolist() == [0, 0]
+
+
+def test_images_are_scored_as_they_are_or_noised(make_policy):
+    """At t the latents are alpha * x0 + sigma * noise, from the generator's next numbers."""
+    policy, images = make_policy(), torch.rand(2, 3, 4, 4)
+    finished = Noisy.of_images(images, ["1", "-1"], policy)
+    assert torch.equal(finished.images, images)
+    assert torch.equal(finished.latents, policy.backbone.encode(images))
+    noised = Noisy.of_images(images, ["1", "-1"], policy, 501.0, torch.Generator().manual_seed(5))
+    noise = torch.randn(finished.latents.shape, generator=torch.Generator().manual_seed(5))
+    alpha, sigma = (level[0] for level in policy.backbone.schedule.levels(torch.tensor([501.0])))
+    torch.testing.assert_close(noised.latents, alpha * finished.latents + sigma * noise)
+    assert noised.t.tolist() == [501, 501]
+    assert not noised.clean
+
+
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_shards_of_a_round_are_the_round(make_policy, count):
     """Each shard rolls out its prompts on the noise they have in the whole, and leaves the generator as it would."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from lpobench.data.assets.places import asset_folder
 from lpobench.data.assets.table import Asset
+from lpobench.hashing import file_sha256
 
 HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -25,8 +25,7 @@ def wrong_hash(
     if checks:
         say(f"{asset.name}: checking {len(checks)} file{'s'[: len(checks) != 1]}")
     for file, wanted, who in checks:
-        with file.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        found = file_sha256(file)
         if found != wanted:
             if discard:
                 file.resolve().unlink()  # in the cache a dangling link stays, which `whole` sees

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, combinations
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from lpobench.data.cache import content
 from lpobench.data.pairs.image_files import FolderImages, Images, SeveralImages, TarImages, unpacked
-from lpobench.data.pairs.record import BadRow, PreferencePair, Problems, checked, good, share
+from lpobench.data.pairs.record import BadRow, PreferencePair, Problems, RowReader, checked
 from lpobench.data.pairs.splits import check_split
 from lpobench.plugin import UserError
 
@@ -41,7 +40,7 @@ class Ranked:
         return len(self.images) * (len(self.images) - 1) // 2 if not self.wrong else 1
 
 
-class HPDPairs:
+class HPDPairs(RowReader):
     """Every pair of every entry, in the order of the file; of `train` before `test`."""
 
     has_images = True
@@ -67,16 +66,6 @@ class HPDPairs:
 
     def __len__(self) -> int:
         return sum(ends[-1] for ends in self._ends.values() if ends)
-
-    def pairs(
-        self, start: int = 0, shard: tuple[int, int] = (0, 1), *, images: bool = True
-    ) -> Iterator[PreferencePair]:
-        rows = share(len(self), shard, start)
-        return good(lambda row: self._read(row, images), rows, self.problems)
-
-    def get(self, row: int, *, images: bool = True) -> PreferencePair:
-        with self.problems.counted():
-            return self._read(row, images)
 
     def _read(self, row: int, images: bool) -> PreferencePair:
         split, local = self._place(row)

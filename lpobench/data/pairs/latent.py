@@ -6,8 +6,8 @@ by uid) and `meta.json` (latent space, origin, hashes; written last, so a folder
 
 from __future__ import annotations
 
-import hashlib
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lpobench.hashing import file_sha256
 from lpobench.plugin import MissingAsset, Settings, UserError
 from lpobench.types import Rows
 
@@ -193,7 +194,7 @@ class LatentPairs:
         self.table.to_csv(folder / TABLE, index=False, compression={"method": "gzip", "mtime": 0})
         tensors = {"latents": self.latents.to(torch.float16).contiguous()}
         save_file(tensors, folder / LATENTS, metadata={"uids": json.dumps(self.uids)})
-        hashes = {name: _sha256(folder / name) for name in (TABLE, LATENTS)}
+        hashes = {name: file_sha256(folder / name) for name in (TABLE, LATENTS)}
         meta = self.meta.model_copy(update={"sha256": hashes})
         (folder / META).write_text(meta.model_dump_json(indent=2) + "\n")
 
@@ -212,7 +213,7 @@ class LatentPairs:
                 f"pairs in {folder} are of {meta.latent_space}, the backbone makes {latent_space}"
             )
         for name, expected in meta.sha256.items():
-            if _sha256(folder / name) != expected:
+            if file_sha256(folder / name) != expected:
                 raise UserError(f"{folder / name} is damaged or was changed: its sha256 is not {META}'s")
         return cls(_read_table(folder / TABLE), *_read_latents(folder / LATENTS), meta)
 
@@ -259,8 +260,13 @@ class Joined:
 
 def _read_table(path: Path) -> pd.DataFrame:
     """Captions are text whatever they spell ("null" is a word); only scores may be unknown."""
-    texts, unknown = dict.fromkeys(TEXTS, str), {name: [""] for name in SCORES}
-    return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=unknown)
+    kinds = {**dict.fromkeys(TEXTS, str), "label_0": float, "label_1": float, "has_label": bool}
+    unknown = {name: [""] for name in SCORES}
+    try:
+        return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=unknown)
+    except (ValueError, OSError, EOFError, zlib.error) as error:  # pandas' own are ValueErrors
+        problem = str(error).splitlines()[0]
+        raise UserError(f"{path} is no table of preference pairs: {problem}") from error
 
 
 def _read_latents(path: Path) -> tuple[Tensor, list[str]]:
@@ -269,8 +275,3 @@ def _read_latents(path: Path) -> tuple[Tensor, list[str]]:
             return file.get_tensor("latents"), json.loads(file.metadata()["uids"])
     except (SafetensorError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not hold latents and their uids: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

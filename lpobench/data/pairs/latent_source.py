@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lpobench.data.pairs.latent import LatentPairs
-from lpobench.data.pairs.record import PreferencePair, Problems, checked, good, share
+from lpobench.data.pairs.record import PreferencePair, Problems, RowReader, checked
 from lpobench.data.pairs.splits import check_split
 
 
-class LatentFolder:
+class LatentFolder(RowReader):
     """A folder that `LatentPairs.write` wrote, or the shipped one."""
 
     has_images = False
@@ -31,16 +30,7 @@ class LatentFolder:
     def __len__(self) -> int:
         return len(self.table)
 
-    def pairs(
-        self, start: int = 0, shard: tuple[int, int] = (0, 1), *, images: bool = True
-    ) -> Iterator[PreferencePair]:
-        return good(self._read, share(len(self), shard, start), self.problems)
-
-    def get(self, row: int, *, images: bool = True) -> PreferencePair:
-        with self.problems.counted():
-            return self._read(row)
-
-    def _read(self, row: int) -> PreferencePair:
+    def _read(self, row: int, images: bool) -> PreferencePair:
         cells = self.table.iloc[row].to_dict()
         plain = {
             key: value.item() if isinstance(value, np.generic) else value for key, value in cells.items()

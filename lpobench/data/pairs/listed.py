@@ -17,14 +17,14 @@ from typing import Any
 
 from lpobench.data.cache import content
 from lpobench.data.pairs.image_files import FolderImages
-from lpobench.data.pairs.record import BadRow, PreferencePair, Problems, checked, good, share
+from lpobench.data.pairs.record import BadRow, PreferencePair, Problems, RowReader, checked
 from lpobench.data.pairs.splits import check_split
 from lpobench.plugin import UserError
 
 LIST = "pairs.jsonl"
 
 
-class ListedPairs:
+class ListedPairs(RowReader):
     """Lines of pairs.jsonl, found again by their place in the file; blank ones do not count."""
 
     has_images = True
@@ -47,16 +47,6 @@ class ListedPairs:
 
     def __len__(self) -> int:
         return len(self._offsets)
-
-    def pairs(
-        self, start: int = 0, shard: tuple[int, int] = (0, 1), *, images: bool = True
-    ) -> Iterator[PreferencePair]:
-        rows = share(len(self), shard, start)
-        return good(lambda row: self._read(row, images), rows, self.problems)
-
-    def get(self, row: int, *, images: bool = True) -> PreferencePair:
-        with self.problems.counted():
-            return self._read(row, images)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Offset and text of each line that is not blank."""

@@ -34,10 +34,7 @@ class Picture:
 
 
 def picture(place: int, data: bytes | None, size: int | None) -> Picture:
-    """Decode an image and resize it to `size` x `size` (None: leave it as it is).
-
-    Bilinear, smoothed when it shrinks, aspect ratio not kept: as the released LRM training does.
-    """
+    """Decode an image and resize it to `size` x `size` (None: leave it as it is)."""
     if data is None:
         return Picture(place, None, None, UNREADABLE)
     digest = image_hash(data)
@@ -45,9 +42,14 @@ def picture(place: int, data: bytes | None, size: int | None) -> Picture:
         pixels = decode(data)
     except BadImage as bad:
         return Picture(place, digest, None, str(bad))
-    if size is not None and pixels.shape[:2] != (size, size):
-        pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
-    return Picture(place, digest, pixels)
+    return Picture(place, digest, pixels if size is None else resized(pixels, size))
+
+
+def resized(pixels: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """Bilinear, smoothed when it shrinks, aspect ratio not kept: as the released LRM training does."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def pictures(

@@ -6,7 +6,8 @@ command prints them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isclose, isfinite, nan
@@ -142,12 +143,30 @@ def share(num_rows: int, shard: tuple[int, int], start: int = 0) -> range:
     return range(max(first, min(start, last)), last)
 
 
-def good(
-    read: Callable[[int], PreferencePair], rows: Iterable[int], problems: Problems
-) -> Iterator[PreferencePair]:
-    """The pairs at these rows, in order; the bad rows are counted instead."""
-    for row in rows:
-        try:
-            yield read(row)
-        except BadRow as bad:
-            problems.add(bad.reason, bad.row)
+class RowReader(ABC):
+    """The part that sources share which can read any row by itself."""
+
+    problems: Problems
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _read(self, row: int, images: bool) -> PreferencePair:
+        """One row, without its images unless they are asked for. Raises BadRow."""
+
+    def pairs(
+        self, start: int = 0, shard: tuple[int, int] = (0, 1), *, images: bool = True
+    ) -> Iterator[PreferencePair]:
+        """See PairSource."""
+        for row in share(len(self), shard, start):
+            try:
+                pair = self.get(row, images=images)
+            except BadRow:
+                continue
+            yield pair
+
+    def get(self, row: int, *, images: bool = True) -> PreferencePair:
+        """See PairSource."""
+        with self.problems.counted():
+            return self._read(row, images)

@@ -7,7 +7,6 @@ Files appear under their names when they are whole. Hidden names are scratch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -33,11 +32,6 @@ def write_atomic(path: Path, data: bytes, scratch: Path | None = None) -> None:
         os.replace(growing, path)
     finally:
         growing.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

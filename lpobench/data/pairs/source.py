@@ -21,6 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from lpobench.data import assets
 from lpobench.data.pairs.record import PreferencePair, Problems
+from lpobench.data.shipped import SHIPPED, shipped
 from lpobench.plugin import MissingAsset, UserError
 
 SHAPES = re.compile(r"shapes(:\d+(:\d+)?)?")
@@ -75,9 +76,15 @@ def open_pairs(source: str, split: str | None = None, *, stream: bool = False) -
     return _open_local(source, _path(source), split)
 
 
+def check_there(source: str) -> None:
+    """Raises MissingAsset where a source names nothing on this machine. Opens nothing."""
+    if not SHAPES.fullmatch(source):
+        _path(source)
+
+
 def _path(source: str) -> Path | list[Path]:
     """The file or folder a source names, or the files of a glob."""
-    path = Path(source).expanduser()
+    path = shipped(source) or Path(source).expanduser()
     if path.exists():
         return path
     if any(sign in source for sign in "*?["):
@@ -93,7 +100,7 @@ def _path(source: str) -> Path | list[Path]:
                 f"no {source}: {problem}; `hf download {source} --repo-type dataset` fetches it, --stream reads it"
             )
         return found
-    known = ", ".join(["shapes", *assets.names("dataset")])
+    known = ", ".join(["shapes", *SHIPPED, *assets.names("dataset")])
     raise MissingAsset(f'no preference pairs at "{source}"; give a file, a folder, or one of {known}')
 
 

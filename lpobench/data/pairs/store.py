@@ -25,7 +25,8 @@ from jaxtyping import Float16, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lpobench.data.pairs.shards import Shards, read_claim, sha256_of, shard_name, write_atomic
+from lpobench.data.pairs.shards import Shards, read_claim, shard_name, write_atomic
+from lpobench.hashing import file_sha256
 from lpobench.plugin import UserError
 
 CACHE, PAIRS = "cache.json", "rows.csv.gz"
@@ -64,7 +65,7 @@ class Store:
         growing = scratch / f".{self.path(number).name}.{os.getpid()}.tmp"
         self.index_path(number).unlink(missing_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, growing)
-        digest = sha256_of(growing)
+        digest = file_sha256(growing)
         with growing.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(growing, self.path(number))
@@ -84,7 +85,7 @@ class Store:
             return "missing"
         try:
             head = self.head(number, verify=True)
-            return "whole" if sha256_of(self.path(number)) == head["sha256"] else "damaged"
+            return "whole" if file_sha256(self.path(number)) == head["sha256"] else "damaged"
         except (OSError, UserError):
             return "damaged"
 

@@ -20,9 +20,11 @@ from lpobench.data.pairs.latent import COLUMNS, META, SCORES, LatentPairs, Pairs
 from lpobench.data.pairs.plan import Numbered, number_images, pair_table, read_images
 from lpobench.data.pairs.prefetch import UNREADABLE, picture
 from lpobench.data.pairs.record import BadRow, Problems
-from lpobench.data.pairs.shards import read_claim, sha256_of
+from lpobench.data.pairs.shards import read_claim
 from lpobench.data.pairs.source import PairSource, open_pairs
 from lpobench.data.pairs.store import CACHE, PAIRS, StoredLatents, open_store
+from lpobench.data.shipped import shipped
+from lpobench.hashing import file_sha256
 from lpobench.plugin import UserError
 from lpobench.types import Backbone
 
@@ -37,7 +39,7 @@ def open_latents(source: str | Path, backbone: Backbone) -> LatentPairs:
     `open_pairs` knows, or a table of kept pairs, is read as images, encoded whenever a batch asks for them. What
     cannot be used is counted in the log. Raises UserError and MissingAsset.
     """
-    path = Path(source)
+    path = shipped(str(source)) or Path(source)
     if (path / CACHE).is_file():
         return read_cache(path, backbone)
     if (path / META).is_file():
@@ -61,7 +63,7 @@ def read_cache(folder: Path, backbone: Backbone) -> LatentPairs:
             raise UserError(
                 f"latents in {folder}: {key} is {about.get(key)}, that of {backbone.name} is {value}"
             )
-    if sha256_of(folder / PAIRS) != about["pairs_sha256"]:
+    if file_sha256(folder / PAIRS) != about["pairs_sha256"]:
         raise UserError(f"{folder / PAIRS} is damaged or was changed: its sha256 is not {CACHE}'s")
     store = open_store(folder)
     bad = store.check()
@@ -184,7 +186,7 @@ def identity_of(source: str) -> Path | str:
 
     A cache's cache.json holds the hashes of everything it was made from.
     """
-    path = Path(source)
+    path = shipped(source) or Path(source)
     if (path / CACHE).is_file():
         return path / CACHE
     if (path / META).is_file() or (path.is_file() and path.name.endswith(".csv.gz")):

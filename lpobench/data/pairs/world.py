@@ -7,14 +7,13 @@ prompt, or one attribute of it is changed.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from lpobench.data.pairs.record import PreferencePair, Problems, good, share
+from lpobench.data.pairs.record import PreferencePair, Problems, RowReader
 from lpobench.data.pairs.splits import check_split
 from lpobench.data.shapes.annotator import altered, labelled
 from lpobench.data.shapes.judge import Judgement, judge
@@ -29,7 +28,7 @@ GROUP = ((0, 1), (0, 2), (1, 2))
 QUALITY = 95
 
 
-class WorldPairs:
+class WorldPairs(RowReader):
     """`shapes`, `shapes:ROWS` or `shapes:ROWS:SEED`: ROWS training pairs, and a tenth of that per held-out split."""
 
     has_images = True
@@ -54,12 +53,7 @@ class WorldPairs:
     def __len__(self) -> int:
         return sum(self.sizes.values())
 
-    def pairs(
-        self, start: int = 0, shard: tuple[int, int] = (0, 1), *, images: bool = True
-    ) -> Iterator[PreferencePair]:
-        return good(lambda row: self.get(row, images=images), share(len(self), shard, start), self.problems)
-
-    def get(self, row: int, *, images: bool = True) -> PreferencePair:
+    def _read(self, row: int, images: bool) -> PreferencePair:
         split, local = self._place(row)
         group = GROUP if split == "train" else GROUP[:1]
         prompt, member = divmod(local, len(group))

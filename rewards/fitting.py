@@ -1,0 +1,327 @@
+"""Fitting a reward model to labelled pairs at every noise level: what LRM and SPM training share.
+
+Bradley-Terry with ties (LPO eq. 10-11, released code), AdamW, averaged weights, early stopping by validation
+accuracy, and the tables of pair accuracy by timestep.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lpobench.data.pairs import LatentPairs, PairBatch
+from lpobench.launch import ranks
+from lpobench.plugin import UserError
+from lpobench.sampling.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+Scores = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
+"""Of the first and of the second image of each pair."""
+
+
+class Diverged(UserError):
+    """The loss stopped being finite."""
+
+    exit_code = 4
+
+
+class Knobs(Protocol):
+    """What the loop reads of a training's settings; LRMTraining says what each means."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+    max_grad_norm: float
+    ema_decay: float
+    validate_every: int
+    validation_pairs: int
+    patience: int | None
+
+
+class PairModel(Protocol):
+    """A network that is fitted: an nn.Module that says what of it is trained."""
+
+    training: bool
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def trainable(self) -> dict[str, nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> nn.Module: ...
+
+
+class PairLoss(Protocol):
+    """Of the scores of both images, the label and the weight of each pair; weights of a batch add up to 1."""
+
+    def __call__(
+        self,
+        score_0: Float[Tensor, " n"],
+        score_1: Float[Tensor, " n"],
+        label_0: Float[Tensor, " n"],
+        weight: Float[Tensor, " n"],
+        /,
+    ) -> Float[Tensor, ""]: ...
+
+
+@dataclass(frozen=True)
+class PairScorer:
+    """A network, and how it scores pairs at timesteps t with given noise."""
+
+    model: PairModel
+    score: Callable[[PairBatch, Float[Tensor, " n"], Float[Tensor, "images n c h w"]], Scores]
+    num_noises: Literal[1, 2]
+    """Noise of a pair's two images: shared, or one each."""
+
+
+class Look(Protocol):
+    """Scores of the part `mine` of a batch of pairs. Random numbers are drawn for all of it, so that they do not
+    depend on the number of processes; a part without rows is scored as well, as nothing.
+    """
+
+    def __call__(
+        self, pairs: LatentPairs, rows: Tensor, mine: slice, generator: torch.Generator
+    ) -> Scores: ...
+
+
+@dataclass(frozen=True)
+class FreshLook:
+    """Every time a pair is looked at, it has a new timestep, one of `timesteps`, and new noise."""
+
+    scorer: PairScorer
+    timesteps: Float[Tensor, " m"]
+    posterior: Literal["mean", "sample"]
+    dtype: torch.dtype
+    """bfloat16: autocast."""
+
+    def __call__(self, pairs: LatentPairs, rows: Tensor, mine: slice, generator: torch.Generator) -> Scores:
+        t = self.timesteps[torch.randint(len(self.timesteps), (len(rows),), generator=generator)]
+        noise = draw_noise(pairs, len(rows), generator, self.scorer.num_noises)
+        spread = draw_noise(pairs, len(rows), generator) if self.posterior == "sample" else None
+        if not len(rows[mine]):
+            return torch.empty(0), torch.empty(0)
+        batch = pairs.batch(rows[mine], None if spread is None else spread[:, mine])
+        kind = self.scorer.model.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            return self.scorer.score(batch, t[mine], noise[:, mine])
+
+
+@dataclass
+class BestWeights:
+    """The averaged weights of the most accurate validation so far."""
+
+    accuracy: float = -1.0
+    step: int = 0
+    age: int = 0
+    """Validations since."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def update(self, accuracy: float, step: int, model: PairModel) -> bool:
+        if better := accuracy > self.accuracy:
+            self.accuracy, self.step, self.age = accuracy, step, 0
+            self.weights = {name: value.detach().cpu().clone() for name, value in model.trainable().items()}
+        else:
+            self.age += 1
+        return better
+
+
+@dataclass
+class RewardTraining:
+    """One training run: everything the optimiser loop needs."""
+
+    scorer: PairScorer
+    look: Look
+    pairs: LatentPairs
+    validation: LatentPairs
+    timesteps: Float[Tensor, " m"]
+    """Where validation looks, a pair at one of them."""
+    training: Knobs
+    seed: int
+    loss: PairLoss = field(default_factory=lambda: preference_loss)
+
+    def fit(self, on_best: Callable[[], None]) -> BestWeights:
+        """The optimiser loop. `on_best` is called while the best averaged weights are in the model."""
+        training, params = self.training, list(self.scorer.model.trainable().values())
+        generator = torch.Generator().manual_seed(self.seed)
+        optimizer = torch.optim.AdamW(params, training.learning_rate, weight_decay=training.weight_decay)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, training))
+        average = EMAModel(params, decay=training.ema_decay, foreach=True)
+        batches = _batches(len(self.pairs), training.batch_size, generator)
+        best, losses, started = BestWeights(), [], time.monotonic()
+        self.scorer.model.train()
+        for step in range(1, training.steps + 1):
+            losses.append(self._gradients(next(batches), generator))
+            if not math.isfinite(losses[-1]):
+                raise Diverged(f"reward training: loss is {losses[-1]} at step {step}; lower learning_rate")
+            nn.utils.clip_grad_norm_(params, training.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            rate.step()
+            average.step(params)
+            if step % training.validate_every == 0 or step == training.steps:
+                with _averaged(average, params):
+                    accuracy = self._validate()
+                    if best.update(accuracy, step, self.scorer.model):
+                        on_best()
+                recent, seconds = np.mean(losses[-training.validate_every :]), time.monotonic() - started
+                _say("step %d: loss %.3f, validation accuracy %.3f, %.0f s", step, recent, accuracy, seconds)
+            if training.patience is not None and best.age >= training.patience:
+                break
+        _say("best: step %d, validation accuracy %.3f", best.step, best.accuracy)
+        return best
+
+    def _gradients(self, rows: Tensor, generator: torch.Generator) -> float:
+        """Leave the gradients of a batch of pairs, of which each process does its part; returns the loss."""
+        model, mine = self.scorer.model, ranks.share(len(rows))
+        scores = self.look(self.pairs, rows, mine, generator)
+        loss = torch.zeros(())
+        if len(scores[0]):
+            label, weight = (
+                torch.as_tensor(column[rows.numpy()], dtype=torch.float32)
+                for column in (self.pairs.table["label_0"].to_numpy(), self.pairs.weights)
+            )
+            weight = weight / weight.sum()
+            loss = self.loss(*scores, label[mine].to(model.device), weight[mine].to(model.device))
+            loss.backward()
+        ranks.sum_gradients(model.trainable().values())
+        return sum(ranks.gather(loss.item()))
+
+    def _validate(self) -> float:
+        """Accuracy by label, always with the same noise; the timesteps are dealt out to the pairs."""
+        num = min(self.training.validation_pairs, len(self.validation))
+        some = self.validation.take(np.linspace(0, len(self.validation) - 1, num).astype(int))
+        t = self.timesteps[torch.arange(num) % len(self.timesteps)]
+        return evaluate(self.scorer, some, t, seed=0)["correct"].mean()
+
+
+def grid(schedule: Schedule) -> Float[Tensor, " 20"]:
+    """The timesteps a 20-step sampling run visits; accuracies are reported there."""
+    return schedule.timesteps(20)[:-1]
+
+
+def preference_loss(
+    score_0: Float[Tensor, " n"],
+    score_1: Float[Tensor, " n"],
+    label_0: Float[Tensor, " n"],
+    weight: Float[Tensor, " n"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of softmax(score_0, score_1) with (label_0, 1 - label_0), nats, summed with weights.
+
+    A tie (label 0.5) is shifted by ln 0.5, so that its minimum, at equal scores, is 0. Weights of a whole batch
+    should add up to 1.
+    """
+    logprobs = torch.stack([score_0, score_1], 1).log_softmax(1)
+    loss = -(label_0 * logprobs[:, 0] + (1 - label_0) * logprobs[:, 1])
+    loss = loss + torch.where(label_0 == 0.5, np.log(0.5), 0.0)
+    return (weight * loss).sum()
+
+
+def draw_noise(
+    pairs: LatentPairs, num: int, generator: torch.Generator, num_noises: Literal[1, 2] = 2
+) -> Float[Tensor, "images n c h w"]:
+    """Of a whole batch, whatever part of it is used: draws do not depend on the number of processes."""
+    return torch.randn((num_noises, num, *pairs.latents.shape[1:]), generator=generator)
+
+
+@torch.no_grad()
+def evaluate(
+    scorer: PairScorer, pairs: LatentPairs, t: Float[Tensor, " n"], seed: int, batch_size: int = 256
+) -> pd.DataFrame:
+    """One row per pair: its t, and whether the higher score is right by the label and by the truth.
+
+    Columns `correct` and `true`: 1, 0, or 0.5 for equal scores and tied labels; NaN where the truth is
+    unknown or equal. Each process scores its part of every batch; all of them get all rows.
+    """
+    was_training, generator = scorer.model.training, torch.Generator().manual_seed(seed)
+    scorer.model.train(False)
+    differences = []
+    for rows in torch.arange(len(pairs)).split(batch_size):
+        noise = draw_noise(pairs, len(rows), generator, scorer.num_noises)
+        mine, difference = ranks.share(len(rows)), torch.empty(0)
+        if len(rows[mine]):
+            scores = scorer.score(pairs.batch(rows[mine]), t[rows[mine]], noise[:, mine])
+            difference = (scores[0] - scores[1]).cpu()
+        differences.append(difference)
+    scorer.model.train(was_training)
+
+    of_all = zip(*ranks.gather(differences), strict=True)  # batch by batch, in order of rank
+    vote = torch.cat([part for batch in of_all for part in batch]).sign().double().numpy()
+    label, truth = np.sign(pairs.table["label_0"].to_numpy() - 0.5), np.sign(pairs.true_gap)
+    correct = 0.5 + 0.5 * vote * label
+    true = np.where(truth == 0, np.nan, 0.5 + 0.5 * vote * truth)
+    return pd.DataFrame({"t": t.numpy(), "correct": correct, "true": true})
+
+
+def accuracy_by_timestep(
+    scorer: PairScorer, timesteps: Float[Tensor, " m"], pairs: LatentPairs, seed: int = 0
+) -> pd.DataFrame:
+    """Pair accuracy at each timestep, fresh noise at each.
+
+    Columns: t; accuracy, against the noisy labels, of n pairs; accuracy_true, against the exact preference,
+    of the n_true pairs where it is known and not equal.
+    """
+    rows = []
+    for number, t in enumerate(timesteps):
+        outcome = evaluate(scorer, pairs, t.expand(len(pairs)), seed + number)
+        accuracy, accuracy_true = outcome["correct"].mean(), outcome["true"].mean()
+        rows.append((t.item(), accuracy, accuracy_true, len(outcome), int(outcome["true"].notna().sum())))
+    return pd.DataFrame(rows, columns=["t", "accuracy", "accuracy_true", "n", "n_true"])
+
+
+def tables_of(
+    scorer: PairScorer, timesteps: Float[Tensor, " m"], held_out: Mapping[str, LatentPairs]
+) -> dict[str, pd.DataFrame]:
+    """Accuracy by timestep of each split that has pairs."""
+    return {
+        name: accuracy_by_timestep(scorer, timesteps, part) for name, part in held_out.items() if len(part)
+    }
+
+
+def as_rows(tables: Mapping[str, pd.DataFrame]) -> dict[str, list[dict[str, float]]]:
+    """Tables as JSON keeps them: what is unknown is None."""
+    return {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+
+
+def learning_rate(training: Knobs, step: int) -> float:
+    """As a share of the peak: linear up over the warm-up, then linear down to 0 at the end."""
+    if step < training.warmup:
+        return (step + 1) / training.warmup
+    return max(0, training.steps - step) / max(1, training.steps - training.warmup)
+
+
+@contextmanager
+def _averaged(average: EMAModel, params: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, the parameters are their moving averages."""
+    average.store(params)
+    average.copy_to(params)
+    yield
+    average.restore(params)
+
+
+def _say(message: str, *values: float) -> None:
+    if ranks.is_main():
+        log.info(message, *values)
+
+
+def _batches(num: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Positions of pairs, every epoch shuffled anew; an incomplete last batch is left out."""
+    size = min(size, num)
+    while True:
+        yield from torch.randperm(num, generator=generator)[: num // size * size].split(size)
