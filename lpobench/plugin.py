@@ -8,13 +8,14 @@ imports what it needs when it is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas as pd
     import torch
 
     from lpobench.sampling.policy import Policy
@@ -200,7 +201,33 @@ class EvaluatorSettings(Settings):
     """A scorer of finished images."""
 
     version: ClassVar[str]
+    """Changes when a score could: earlier scores are then made again."""
     metrics: ClassVar[dict[str, Metric]]
+    licence: ClassVar[str] = ""
+    """Of its weights; "" where it has none of others."""
+    suite: ClassVar[str | None] = None
+    """The prompt set that it judges alone; None judges any. A protocol of that suite says how images are made."""
+    official: ClassVar[str | None] = None
+    """The worker in lpobench/scoring/workers that has its authors' own code, if there is one."""
+
+    def assets(self) -> dict[str, Path]:
+        """What it reads from disk: a word for it, and where it should be. Raises MissingAsset."""
+        return {}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Evaluator:
         raise NotImplementedError
+
+    def official_options(self) -> dict[str, Any]:
+        """What the worker is told once, JSON values: which model, which weights."""
+        return {}
+
+    def summary(self, scores: pd.DataFrame) -> dict[str, float]:
+        """Numbers of the whole suite that are no means over images, from its rows: prompt_id, image, prompt, task,
+        and its metrics.
+        """
+        return {}
+
+    @classmethod
+    def convert(cls, file: Path, folder: Path) -> None:
+        """Rewrite weights as others publish them into a folder that `load` reads."""
+        raise UserError(f"evaluator {cls.__name__} reads weights as they are published: nothing to convert")

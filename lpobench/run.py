@@ -67,7 +67,7 @@ def execute(
             scorer = Scorer(
                 parts.policy, parts.eval_prompts, parts.spec.eval, parts.evaluators, parts.costs, stop
             )
-            base, reused = scorer.score_base(out / CACHE, base_key(parts))
+            base, reused = scorer.score_base(out / CACHE, base_key(parts), evaluator_keys(parts))
             checkpoint = load_checkpoint(parts)
             made = training or spec.method.samples
             variant = checkpoint.name if checkpoint else name_of(spec.method) if made else None
@@ -144,13 +144,17 @@ def find_current(folder: Path, spec: RunSpec) -> RunRecord | None:
 
 
 def base_key(parts: Parts) -> dict[str, Any]:
-    """What decides the base's scores besides prompts and evaluation settings."""
+    """What decides the base's images besides prompts and evaluation settings."""
+    return {"backbone": name_of(parts.spec.backbone), "base": parts.base}
+
+
+def evaluator_keys(parts: Parts) -> dict[str, dict[str, Any]]:
+    """What decides each evaluator's scores of an image."""
     settings = {name_of(settings): settings.model_dump(mode="json") for settings in parts.spec.evaluators}
-    evaluators = [
-        {"name": name, "version": evaluator.version, "settings": settings.get(name)}
+    return {
+        name: {"name": name, "version": evaluator.version, "settings": settings.get(name)}
         for name, evaluator in parts.evaluators.items()
-    ]
-    return {"backbone": name_of(parts.spec.backbone), "base": parts.base, "evaluators": evaluators}
+    }
 
 
 def cut(spec: RunSpec, limit: int | None) -> RunSpec:

@@ -89,9 +89,10 @@ class RunSpec(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunSpec:
-        if self.checkpoint is not None and self.method.trains:
+        if self.checkpoint is not None and (self.method.trains or self.method.samples):
+            does = "train" if self.method.trains else "sample in its own way"
             raise UserError(
-                f"checkpoint {self.checkpoint} is scored as it is, method {name_of(self.method)} would train: "
+                f"checkpoint {self.checkpoint} is scored as it is, method {name_of(self.method)} would {does}: "
                 f"use --method {BASELINE}"
             )
         if "reward" in self.method.needs and self.reward is None:

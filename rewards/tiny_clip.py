@@ -160,7 +160,7 @@ class TinyClipTraining:
         """The stock folder of the averaged weights, in float16."""
         self.average.copy_to(self.model.parameters())
         self.model.half().eval().save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True).save_pretrained(folder)
         self.processor.save_pretrained(folder)
         self.model.float()
 
@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--work", type=Path, help="folder for the checkpoint (default: --out)")
     parser.add_argument(
-        "--steps", type=int, default=3000, help="optimiser steps in all (default: %(default)s)"
+        "--steps", type=int, default=1700, help="optimiser steps in all (default: %(default)s)"
     )
     parser.add_argument("--batch", type=int, default=64, help="pictures per step (default: %(default)s)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16", help="of the encoders")

@@ -48,12 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        parser.exit(
-            2,
-            f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}\n".replace(
-                "error: : ", "error: "
-            ),
-        )
+        where = "".join(f"{part}: " for part in problem["loc"])
+        parser.exit(2, f"error: {where}{problem['msg']}\n")
     except UserError as error:
         parser.exit(error.exit_code, f"error: {error}\n")
     for split, rows in trained.measured().items():

@@ -91,6 +91,18 @@ def test_it_shares_the_base_of_runs_that_train(make_spec, out):
     assert record.metrics["light"].mean_base == trained.metrics["light"].mean_base
 
 
+def test_a_reward_that_nobody_scored_the_base_with_is_scored_alone(make_spec, out):
+    """The base's `light` comes from the first run, `brighter` from new images of it."""
+    first = execute(make_spec(), out)
+    trained = execute(make_spec(None, method={"name": "lpo", "min_gap": (0, 0)}, reward="brighter"), out)
+    assert trained.reused == ()
+    assert trained.metrics["light"].mean_base == first.metrics["light"].mean_base
+    assert list(trained.metrics) == ["light", "bright", "brighter"]
+    assert execute(
+        make_spec(None, seed=1, method={"name": "lpo", "min_gap": (0, 0)}, reward="brighter"), out
+    ).reused
+
+
 def test_another_file_under_the_same_path_is_scored_anew(make_spec, out, tmp_path):
     first = execute(make_spec(), out)
     assert execute(make_spec(), out) == first

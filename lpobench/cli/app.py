@@ -12,6 +12,7 @@ import typer
 
 from lpobench import __version__
 from lpobench.cli import bench, data, reward
+from lpobench.cli.convert import convert
 from lpobench.cli.doctor import doctor
 from lpobench.cli.download import download
 from lpobench.cli.exits import Exit
@@ -37,6 +38,7 @@ app.command("validate")(validate)
 app.command("report")(report)
 app.command("score")(score)
 app.command("download")(download)
+app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")

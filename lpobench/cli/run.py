@@ -91,6 +91,7 @@ def _plan(
     """What a run would do. As TOML it is a recipe, with the plan in its comments."""
     updates = min(spec.train.num_updates, limit or spec.train.num_updates) if spec.method.trains else 0
     prompts = min(spec.eval.num_prompts, limit or spec.eval.num_prompts)
+    compared = spec.method.trains or spec.method.samples or spec.checkpoint
     plan = {
         "id": spec.id,
         "folder": str(folder),
@@ -98,7 +99,7 @@ def _plan(
         "missing": _missing(spec, train_reward),
         "reward": "trained first" if train_reward else "loaded" if spec.reward else "none",
         "updates": updates,
-        "images": prompts * spec.eval.images_per_prompt * (2 if spec.method.trains or spec.checkpoint else 1),
+        "images": prompts * spec.eval.images_per_prompt * (2 if compared else 1),
         **processes,
     }
     if as_json:

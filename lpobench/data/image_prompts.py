@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lpobench.data.geneval.folder import is_layout, read_folder
 from lpobench.data.prompt_files import read_entries, read_prompts, row_of
 from lpobench.plugin import MissingAsset, UserError
 
@@ -43,10 +44,14 @@ def find_images(folder: Path) -> list[str]:
 
 
 def with_prompts(folder: Path, source: Path | None) -> Prompted:
-    """The images of a folder with their prompts: of a file, or (None) of a .txt beside each image.
+    """The images of a folder with their prompts: of a file, or (None) of a .txt beside each image, or of the metadata
+    in GenEval's folders.
 
     Raises UserError where it cannot be told which prompt belongs to which image, or no image has one.
     """
+    if source is None and folder.is_dir() and is_layout(folder):
+        samples = read_folder(folder)
+        return Prompted([sample.file for sample in samples], [sample.demands.prompt for sample in samples])
     files = find_images(folder)
     if source is None:
         made = Prompted(files, [_beside(folder / name) for name in files])

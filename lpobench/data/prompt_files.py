@@ -1,6 +1,7 @@
 """Prompt files: one prompt per line, or a column or key `prompt` or `caption`.
 
-What may stand beside it as `task` (`category` in PartiPrompts) becomes the tag that tables group by.
+What may stand beside it as `task` (`category` in PartiPrompts) becomes the tag that tables group by. A line of
+GenEval's metadata keeps all it demands of an image.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def row_of(entry: Entry, where: str) -> Row:
     text = entry[_column(entry, where)]
     if not isinstance(text, str):
         raise UserError(f"{where}: the prompt must be a string, got {text!r}")
-    return text, _tags(entry)
+    return text, _tags(entry, where)
 
 
 def plain(text: str) -> str:
@@ -108,9 +109,20 @@ def _column(names: Iterable[str], where: str) -> str:
     )
 
 
-def _tags(row: dict[str, Any]) -> dict[str, str]:
+def _tags(row: dict[str, Any], where: str) -> dict[str, str]:
+    if "tag" in row and "include" in row:
+        return _geneval(row, where)
     task = next((row[name] for name in TAGS if row.get(name) not in (None, "")), None)
     return {} if task is None else {"task": str(task)}
+
+
+def _geneval(row: dict[str, Any], where: str) -> dict[str, str]:
+    from lpobench.data.geneval import parse, tags_of
+
+    try:
+        return tags_of(parse(json.dumps(row)))
+    except UserError as problem:
+        raise UserError(f"{where}: {problem}") from None
 
 
 READERS = {

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lpobench.data import t2i_compbench
 from lpobench.data.assets import locate
 from lpobench.data.prompt_files import READERS, Row, plain, read_prompts
 from lpobench.plugin import MissingAsset, UserError
@@ -77,6 +78,18 @@ def _parti() -> list[Row]:
     return read_prompts(_file("partiprompts"))
 
 
+def _geneval() -> list[Row]:
+    """GenEval's 553, drawn here: nothing to download."""
+    from lpobench.data import geneval
+
+    return geneval.rows()
+
+
+def _compbench(*categories: str) -> list[Row]:
+    """T2I-CompBench++'s 300 of each category, all of them where none is named; the category is the task."""
+    return t2i_compbench.rows(categories or t2i_compbench.CATEGORIES)
+
+
 SETS: dict[str, Callable[[], list[Row]]] = {
     "prompts-4k": _published,
     "pickapic-train": _sampled,
@@ -84,6 +97,9 @@ SETS: dict[str, Callable[[], list[Row]]] = {
     "hpdv2-prompts": _hpdv2,
     **{f"hpdv2-prompts/{style}": lambda style=style: _hpdv2([style]) for style in STYLES},
     "partiprompts": _parti,
+    "geneval": _geneval,
+    "t2i_compbench": _compbench,
+    **{f"t2i_compbench.{name}": lambda name=name: _compbench(name) for name in t2i_compbench.CATEGORIES},
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ def load_prompts(source: str, split: Split, num: int | None, seed: int) -> list[
         from lpobench.data import shapes
 
         return shapes.prompts(split, WORLD_PROMPTS if num is None else num, seed)
-    prompts = _identified(_read(source))
+    prompts = identified(_read(source))
     if not prompts:
         raise UserError(f"no prompts in {source}: every line is empty")
     if num is None or num >= len(prompts):
@@ -56,6 +56,17 @@ def check_held_out(
         )
 
 
+def identified(rows: Iterable[Row]) -> list[Prompt]:
+    """Prompts whose ids follow from their texts, and from the order of those that come again."""
+    seen: Counter[str] = Counter()
+    prompts = []
+    for text, tags in rows:
+        digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+        seen[digest] += 1
+        prompts.append(Prompt(text, digest if seen[digest] == 1 else f"{digest}-{seen[digest]}", tags))
+    return prompts
+
+
 def _read(source: str) -> list[Row]:
     if source in SETS and not Path(source).exists():
         return SETS[source]()
@@ -66,13 +77,3 @@ def _read(source: str) -> list[Row]:
             f'unknown prompts "{source}"; known: {known}, or a file ending in {", ".join(READERS)}'
         )
     return read_prompts(path)
-
-
-def _identified(rows: list[Row]) -> list[Prompt]:
-    seen: Counter[str] = Counter()
-    prompts = []
-    for text, tags in rows:
-        digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-        seen[digest] += 1
-        prompts.append(Prompt(text, digest if seen[digest] == 1 else f"{digest}-{seen[digest]}", tags))
-    return prompts

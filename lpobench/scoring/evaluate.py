@@ -50,7 +50,7 @@ def evaluate(
     for batch in batches:
         images = to_bytes(batch.images)
         exact = batch.images.new_tensor(images).movedim(-1, 1) / 255
-        scores = [_fitting(name, evaluator, exact, batch.prompts) for name, evaluator in evaluators.items()]
+        scores = [_finite(name, evaluator, exact, batch.prompts) for name, evaluator in evaluators.items()]
         values = pd.concat(scores, axis=1)[list(columns)].set_axis(list(columns.values()), axis=1)
         tables.append(pd.concat([_labels(batch), values.astype(float)], axis=1))
         for prompt, index, image in zip(batch.prompts, batch.indices, images, strict=True):
@@ -92,25 +92,28 @@ def _labels(batch: Batch) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _fitting(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:
-    """One evaluator's columns; images that do not fit in memory together are scored in halves."""
+def score_images(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:
+    """One evaluator's metrics (float64), a row per image in [0, 1]; images that do not fit in memory together are
+    scored in halves. Every scoring goes through here. Raises RuntimeError for an evaluator that breaks its contract.
+    """
     try:
-        return _score(name, evaluator, images, prompts)
+        scores = evaluator.score(images, prompts)[list(evaluator.metrics)].reset_index(drop=True)
     except RuntimeError as error:
         if len(prompts) == 1 or not memory.is_out_of_memory(error):
             raise
+    else:
+        if len(scores) != len(prompts):
+            raise RuntimeError(f"evaluator {name} gave {len(scores)} rows for {len(prompts)} images")
+        return scores.astype(float)
     memory.free()
     half = len(prompts) // 2
     parts = (images[:half], prompts[:half]), (images[half:], prompts[half:])
-    return pd.concat([_fitting(name, evaluator, *part) for part in parts], ignore_index=True)
+    return pd.concat([score_images(name, evaluator, *part) for part in parts], ignore_index=True)
 
 
-def _score(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:
-    """One evaluator's columns, as (evaluator, metric); an evaluator that breaks its contract is named."""
-    scores = evaluator.score(images, prompts)[list(evaluator.metrics)].reset_index(drop=True)
-    if len(scores) != len(prompts):
-        raise RuntimeError(f"evaluator {name} gave {len(scores)} rows for {len(prompts)} images")
-    bad = [metric for metric in scores if not np.isfinite(scores[metric].to_numpy(float)).all()]
-    if bad:
+def _finite(name: str, evaluator: Evaluator, images: Tensor, prompts: list[Prompt]) -> pd.DataFrame:
+    """One evaluator's columns, as (evaluator, metric)."""
+    scores = score_images(name, evaluator, images, prompts)
+    if bad := [metric for metric in scores if not np.isfinite(scores[metric].to_numpy()).all()]:
         raise RuntimeError(f"evaluator {name}: {', '.join(bad)} is not finite for every image")
     return scores.set_axis(pd.MultiIndex.from_product([[name], scores.columns]), axis=1)

@@ -21,6 +21,7 @@ from lpobench import sampling
 from lpobench.launch import memory
 from lpobench.progress import progress as progress_bar
 from lpobench.sampling import Policy
+from lpobench.scoring.protocols import Noise
 from lpobench.spec import EvalSettings, SamplingSettings
 from lpobench.types import Backbone, Prompt
 
@@ -37,6 +38,51 @@ class Batch:
     images: Float[Tensor, "n 3 H W"]
 
 
+@dataclass
+class Painter:
+    """Makes images of one variant: the policy, or its untouched reference.
+
+    `settings` decides steps and guidance, not the policy; `sampler` takes the place of plain sampling at eta 0, and is
+    given a generator for each image. A batch that does not fit in memory is halved and tried again, and so are all
+    that follow: `halved` is told the new size.
+    """
+
+    policy: Policy
+    settings: EvalSettings
+    reference: bool = False
+    sampler: Sampler | None = None
+    noise: Noise = "prompt"
+    """Where the noise comes from: see protocols.EvalProtocol."""
+    halved: Callable[[int], None] = lambda size: None
+    size: int = 0
+    """Images in a batch; from settings.batch_size on."""
+
+    def __post_init__(self) -> None:
+        self.size = self.size or self.settings.batch_size
+
+    def paint(self, todo: Sequence[tuple[Prompt, int]]) -> Iterator[Batch]:
+        """Images by prompt and number, `size` at a time."""
+        while todo:
+            chosen, indices = map(list, zip(*todo[: self.size], strict=True))
+            try:
+                batch = Batch(chosen, indices, self._make(chosen, indices))
+            except RuntimeError as error:
+                if len(chosen) == 1 or not memory.is_out_of_memory(error):
+                    raise
+                self.size = (len(chosen) + 1) // 2
+            else:
+                yield batch
+                todo = todo[len(chosen) :]
+                continue
+            memory.free()  # here, where the error no longer holds what it was raised among
+            self.halved(self.size)
+
+    def _make(self, prompts: list[Prompt], indices: list[int]) -> Float[Tensor, "n 3 H W"]:
+        starts = STARTS[self.noise](self.policy, prompts, indices, self.settings)
+        sampler = self.sampler or at_eta_0
+        return _images(self.policy, prompts, starts, self.settings, self.reference, sampler)
+
+
 def generate(
     policy: Policy,
     prompts: Sequence[Prompt],
@@ -49,29 +95,14 @@ def generate(
 ) -> Iterator[Batch]:
     """`images_per_prompt` images of every prompt, `batch_size` at a time, by the policy or by its reference.
 
-    `settings` decides steps and guidance, not the policy; `sampler` takes the place of plain sampling at eta 0,
-    and is given a generator for each image. `progress` describes the bar on stderr; None shows
-    none. A batch that does not fit in memory is halved and tried again: `halved` is told the new size.
+    `progress` describes the bar on stderr; None shows none. For the rest see Painter.
     """
     todo = [(prompt, index) for prompt in prompts for index in range(settings.images_per_prompt)]
+    painter = Painter(policy, settings, reference, sampler, halved=halved)
     with progress_bar(len(todo), progress or "", enabled=progress is not None) as advance:
-        size = settings.batch_size
-        while todo:
-            chosen, indices = map(list, zip(*todo[:size], strict=True))
-            try:
-                images = _images(policy, chosen, indices, settings, reference, sampler or at_eta_0)
-                batch = Batch(chosen, indices, images)
-            except RuntimeError as error:
-                if len(chosen) == 1 or not memory.is_out_of_memory(error):
-                    raise
-                size = (len(chosen) + 1) // 2
-            else:
-                yield batch
-                todo = todo[len(chosen) :]
-                advance(len(chosen))
-                continue
-            memory.free()  # here, where the error no longer holds what it was raised among
-            halved(size)
+        for batch in painter.paint(todo):
+            yield batch
+            advance(len(batch.prompts))
 
 
 def noise(shape: tuple[int, ...], prompt_id: str, index: int, seed: int) -> Tensor:
@@ -100,25 +131,72 @@ def fingerprint(backbone: Backbone, prompt: str, guidance_scale: float) -> str:
     """
     policy = Policy(backbone, SamplingSettings(eta=0.0))
     settings = EvalSettings(num_steps=2, guidance_scale=guidance_scale)
-    image = _images(policy, [Prompt(prompt, "probe")], [0], settings, False, at_eta_0)
+    probe = [Prompt(prompt, "probe")]
+    image = _images(policy, probe, by_prompt(policy, probe, [0], settings), settings, False, at_eta_0)
     return hashlib.blake2b(image.float().cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Pure noise, a row per image, and what the rows go on drawing from."""
+
+    latents: Float[Tensor, "n c h w"]
+    generators: list[torch.Generator]
+
+
+def by_prompt(policy: Policy, prompts: list[Prompt], indices: list[int], settings: EvalSettings) -> Starts:
+    """Of (prompt id, number, seed) alone, drawn on the CPU."""
+    generators = [_generator(p.id, i, settings.seed) for p, i in zip(prompts, indices, strict=True)]
+    starts = [torch.randn(policy.backbone.latent_shape, generator=generator) for generator in generators]
+    return Starts(torch.stack(starts), generators)
+
+
+def by_torch(policy: Policy, prompts: list[Prompt], indices: list[int], settings: EvalSettings) -> Starts:
+    """As `pipeline(prompt, num_images_per_prompt=n, generator=...)` with a generator seeded anew for each prompt.
+
+    Drawn on the policy's device in its dtype: there the noise of an image depends on how many are drawn with it.
+    """
+    shape = (settings.images_per_prompt, *policy.backbone.latent_shape)
+    generator = _torch(policy, settings.seed)
+    drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=policy.dtype)
+    return Starts(drawn[indices], [generator] * len(indices))
+
+
+def by_torch_per_image(
+    policy: Policy, prompts: list[Prompt], indices: list[int], settings: EvalSettings
+) -> Starts:
+    """As a pipeline that makes one image at a time, number i from a generator seeded with seed + i."""
+    generators = [_torch(policy, settings.seed + index) for index in indices]
+    shape, drawn = (1, *policy.backbone.latent_shape), {"device": generators[0].device, "dtype": policy.dtype}
+    starts = [torch.randn(shape, generator=generator, **drawn) for generator in generators]
+    return Starts(torch.cat(starts), generators)
+
+
+STARTS: dict[Noise, Callable[[Policy, list[Prompt], list[int], EvalSettings], Starts]] = {
+    "prompt": by_prompt,
+    "torch": by_torch,
+    "torch-per-image": by_torch_per_image,
+}
+
+
+def _torch(policy: Policy, seed: int) -> torch.Generator:
+    device = policy.backbone.device
+    return torch.Generator(device if device.type == "cuda" else "cpu").manual_seed(seed)
 
 
 def _images(
     policy: Policy,
     prompts: list[Prompt],
-    indices: list[int],
+    starts: Starts,
     settings: EvalSettings,
     reference: bool,
     sampler: Sampler,
 ) -> Float[Tensor, "n 3 H W"]:
     backbone = policy.backbone
-    generators = [_generator(p.id, i, settings.seed) for p, i in zip(prompts, indices, strict=True)]
-    starts = [torch.randn(backbone.latent_shape, generator=generator) for generator in generators]
-    latents, texts = torch.stack(starts).to(backbone.device), [prompt.text for prompt in prompts]
+    latents, texts = starts.latents.to(backbone.device), [prompt.text for prompt in prompts]
     grid = backbone.schedule.timesteps(settings.num_steps).to(backbone.device)
     with torch.no_grad(), _variant(policy, reference), _guidance(policy, settings.guidance_scale):
-        return policy.decode(sampler(policy, latents, texts, grid, generators))
+        return policy.decode(sampler(policy, latents, texts, grid, starts.generators))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from lpobench.data.pairs.autoencoder import as_autoencoder, as_images
 from lpobench.data.pairs.image import BadImage, decode_noted, image_hash
 from lpobench.data.pairs.prefetch import ahead, resized
 from lpobench.sampling import Noisy, Policy
-from lpobench.scoring.evaluate import metric_columns
+from lpobench.scoring.evaluate import metric_columns, score_images
 from lpobench.scoring.noised import Level, at_level
 from lpobench.types import Evaluator, Prompt, RewardModel
 
@@ -108,9 +108,8 @@ class ImageScorer:
 
     def score_batch(self, some: list[Loaded]) -> Float64[np.ndarray, "n columns"]:
         by_reward = [self.by_rewards(some)] if self.rewards else []
-        return np.concatenate(
-            [*by_reward, *(self.by_evaluator(e, some) for e in self.evaluators.values())], 1
-        )
+        by_evaluator = [self.by_evaluator(name, judge, some) for name, judge in self.evaluators.items()]
+        return np.concatenate([*by_reward, *by_evaluator], 1)
 
     def by_rewards(self, some: list[Loaded]) -> Float64[np.ndarray, "n rewards"]:
         """Filled up to a whole batch: kernels round differently for another batch shape."""
@@ -127,7 +126,9 @@ class ImageScorer:
         scores = [reward.score(noisy)[:n].double().cpu().numpy() for reward in self.rewards.values()]
         return np.stack(scores, 1)
 
-    def by_evaluator(self, evaluator: Evaluator, some: list[Loaded]) -> Float64[np.ndarray, "n metrics"]:
+    def by_evaluator(
+        self, name: str, evaluator: Evaluator, some: list[Loaded]
+    ) -> Float64[np.ndarray, "n metrics"]:
         """Images of one size at a time."""
         found = np.empty((len(some), len(evaluator.metrics)))
         sizes: dict[tuple[int, ...], list[int]] = {}
@@ -136,7 +137,7 @@ class ImageScorer:
         for places in sizes.values():
             images = as_images(np.stack([some[place].pixels for place in places]))
             prompts = [Prompt(some[place].prompt, some[place].sha256) for place in places]
-            found[places] = evaluator.score(images, prompts)[list(evaluator.metrics)].to_numpy(float)
+            found[places] = score_images(name, evaluator, images, prompts).to_numpy()
         return found
 
     def conversions(self, image: Loaded) -> list[str]:

@@ -8,17 +8,18 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from lpobench.data.cache import cached, folder_of
 from lpobench.launch import memory, ranks
 from lpobench.records.costs import Costs
 from lpobench.records.scores import FILE, read_scores, write_scores
 from lpobench.sampling import Policy
-from lpobench.scoring.evaluate import Scored, evaluate, metrics_by_column
+from lpobench.scoring.evaluate import LABELS, Scored, evaluate, metric_columns, metrics_by_column
 from lpobench.scoring.generate import Batch, Sampler, generate
 from lpobench.signals import Preempted, StopFlag
 from lpobench.spec import EvalSettings
@@ -65,16 +66,26 @@ class Scorer:
                 raise Preempted(message)
             return Scored.merge(ranks.gather(mine))
 
-    def score_base(self, root: Path, base: Mapping[str, object]) -> tuple[Scored, bool]:
-        """Scores of the untouched base, and whether an earlier run had made them.
+    def score_base(
+        self, root: Path, base: Mapping[str, object], identities: Mapping[str, object]
+    ) -> tuple[Scored, bool]:
+        """Scores of the untouched base, and whether earlier runs had made them all.
 
-        `base` identifies the base and the evaluators; prompts and settings are added to it here.
+        `base` identifies the base and `identities` each evaluator, which has an entry of its own in the cache: what
+        no earlier run has asked for is scored now, of images that are made once more. Prompts and settings are added
+        here.
         """
-        key = {**base, "prompts": prompts_sha256(self.prompts), "shown": self.shown}
-        key["settings"] = self.settings.model_dump(exclude=NO_SCORE)
-        reused = ranks.from_main(folder_of(root, "base", key).is_dir)
-        made = None if reused else self.score("none", reference=True)
-        return ranks.from_main(lambda: self._kept(root, key, made)), reused
+        common = {**base, "prompts": prompts_sha256(self.prompts), "shown": self.shown}
+        common["settings"] = self.settings.model_dump(exclude=NO_SCORE)
+        keys = {name: {**common, "evaluator": identities[name]} for name in self.evaluators}
+        missing = ranks.from_main(
+            lambda: [name for name, key in keys.items() if not folder_of(root, "base", key).is_dir()]
+        )
+        made = None
+        if missing:
+            asked = {name: self.evaluators[name] for name in missing}
+            made = replace(self, evaluators=asked).score("none", reference=True)
+        return ranks.from_main(lambda: self._kept(root, keys, missing, made)), not missing
 
     def _share(self, variant: str, reference: bool, sampler: Sampler | None) -> Scored:
         """Scores of this process's prompts."""
@@ -101,15 +112,39 @@ class Scorer:
             made = self._until_stopped(self.costs.each(f"generate {variant}", batches))
             return replace(evaluate(self.evaluators, made, keep=self.shown), batch=min(cuts, default=None))
 
-    def _kept(self, root: Path, key: Mapping[str, object], made: Scored | None) -> Scored:
+    def _kept(
+        self,
+        root: Path,
+        keys: Mapping[str, Mapping[str, object]],
+        missing: Sequence[str],
+        made: Scored | None,
+    ) -> Scored:
         """The scores as the cache has them, put there if they have just been made."""
-        folder, _ = cached(root, "base", key, lambda folder: self._save(made, folder))
-        pictures = np.load(folder / PICTURES, allow_pickle=False)
-        table = read_scores(folder / FILE, metrics_by_column(self.evaluators))
-        return Scored(table, dict(zip(self.shown, pictures, strict=True)), made and made.batch)
+        tables, pictures = [], {}
+        made_columns = metric_columns({name: self.evaluators[name] for name in missing})
+        for name, key in keys.items():
+            alone = {name: self.evaluators[name]}
+            own = metric_columns(alone)
+            fill = partial(
+                self._save, made, {made_columns.get(metric): column for metric, column in own.items()}
+            )
+            folder, _ = cached(root, "base", key, fill)
+            table = read_scores(folder / FILE, metrics_by_column(alone))
+            tables.append(table.rename(columns={own[metric]: self._columns[metric] for metric in own}))
+            pictures = dict(zip(self.shown, np.load(folder / PICTURES, allow_pickle=False), strict=True))
+        labels = [name for name in tables[0] if name in LABELS]
+        scores = [table.drop(columns=labels) for table in tables]
+        return Scored(pd.concat([tables[0][labels], *scores], axis=1), pictures, made and made.batch)
 
-    def _save(self, scored: Scored, folder: Path) -> None:
-        write_scores(scored.table, folder / FILE)
+    @cached_property
+    def _columns(self) -> dict[tuple[str, str], str]:
+        """(evaluator, metric) -> its column in the whole table."""
+        return metric_columns(self.evaluators)
+
+    def _save(self, scored: Scored, columns: Mapping[str, str], folder: Path) -> None:
+        """One evaluator's `columns`, under the names they have alone."""
+        labels = [name for name in scored.table if name in LABELS]
+        write_scores(scored.table[[*labels, *columns]].rename(columns=dict(columns)), folder / FILE)
         np.save(
             folder / PICTURES, np.array([scored.pictures[name] for name in self.shown]), allow_pickle=False
         )

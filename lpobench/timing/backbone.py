@@ -140,7 +140,7 @@ def training_step(policy: Policy, spec: RunSpec, accelerator: Accelerator) -> Ca
     middle = [index for index, std in enumerate(policy.stds) if std > 0]
     index = middle[len(middle) // 2]
     t, s = (torch.full((1,), policy.timesteps[i], device=backbone.device) for i in (index, index + 1))
-    optimizer = accelerator.prepare(setup.adamw(policy.adapters, spec.train))
+    optimizer = accelerator.prepare(setup.adamw(policy.adapters, spec.train, spec.train.learning_rate))
     latents, generator = _noise(1, backbone), torch.Generator(backbone.device).manual_seed(1)
     with torch.no_grad(), accelerator.autocast():
         winner, loser = policy.step(latents, t, s, [PROMPT]).sample(2, generator)

@@ -24,11 +24,11 @@ SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights"
 class SPMTraining(Settings):
     """How an SPM is trained. Published values are quoted; the defaults suit the embedded world."""
 
-    steps: int = Field(1500, ge=1)
+    steps: int = Field(1000, ge=1)
     """Optimiser steps (published: 8000 for SD 1.5, 7000 for SDXL)."""
     batch_size: int = Field(32, ge=1)
     """Pairs per step (published: 64)."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
     """Peak, after the warm-up (published: 3e-6, SDXL 1e-6)."""
     warmup: int = Field(100, ge=0)
     """Steps of linear warm-up, then linear decay to 0 (published: 500 logarithmic steps, then the same)."""
@@ -38,9 +38,12 @@ class SPMTraining(Settings):
     """Gradients are scaled down to this norm (published: 1)."""
     ema_decay: float = Field(0.995, ge=0, lt=1)
     """Weights kept are an exponential moving average; 0 keeps the raw ones, as published."""
+    scale: float | None = Field(4.0, gt=0)
+    """Where exp(logit_scale) starts. Unset: where the CLIP's is, as published; a CLIP trained to tell captions apart
+    is too sure of itself for noisy labels (28 in tiny-clip), and the scale moves slowly."""
     guidance_scale: float = Field(5.0, ge=0)
     """Guidance of the denoiser call behind an estimate (published: 5)."""
-    bank: int = Field(6, ge=0)
+    bank: int = Field(4, ge=0)
     """Estimates made beforehand of every image, each at its own t; pairs are looked at through one of them at random.
     0: made anew each time, as published."""
     posterior: Literal["mean", "sample"] = "mean"
@@ -48,7 +51,7 @@ class SPMTraining(Settings):
     needs a latent cache or the images; a folder of latents keeps means."""
     mpcf: Literal["none", "1", "2", "3"] = "none"
     """Filter of the training pairs, see lpobench/data/mpcf.py (published: none)."""
-    validate_every: int = Field(250, ge=1)
+    validate_every: int = Field(100, ge=1)
     """Steps between validations; the most accurate weights are kept (published: the last)."""
     validation_pairs: int = Field(500, ge=1)
     """Validation pairs looked at each time, every one at a single timestep."""

@@ -6,12 +6,13 @@
 
 As released, except: estimates may come from a bank (estimates.py); the warm-up is linear, not logarithmic; float32
 or bfloat16 autocast instead of ZeRO-2; the weights kept are averaged, and the best by validation accuracy over the
-20 sampling timesteps, not the last. The SDXL release relabels the pairs by PickScore first; pass pairs with such
-labels for that.
+20 sampling timesteps, not the last; the logit scale may start lower than the CLIP's. The SDXL
+release relabels the pairs by PickScore first; pass pairs with such labels for that.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def train_reward(
     config = describe(settings, backbone, seed)
     pairs, held_out = open_splits(settings.pairs, backbone, training.mpcf)
     model = folders.from_clip(settings.clip_places(), seed).to(device)
+    if training.scale is not None:
+        model.clip.logit_scale.data.fill_(math.log(training.scale))
     policy = Policy(backbone, Guided(training.guidance_scale))
     scorer = PairScorer(model, partial(pair_scores, model, policy), num_noises=1)
     look, timesteps = make_look(scorer, policy, pairs, training, seed, dtype), grid(backbone.schedule)

@@ -15,6 +15,8 @@ from lpobench.data.shapes.judge import Judgement, judge
 from lpobench.data.shapes.render import draw
 from lpobench.data.shapes.scene import TASKS, parse, sample_scene
 
+TINY_SDXL = Path(train.__file__).parent / "tiny-sdxl"
+
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
@@ -29,7 +31,7 @@ def stage(tmp_path, monkeypatch):
         work.mkdir(exist_ok=True)
         args = argparse.Namespace(
             work=work, out=work / "out", steps=steps, batch=2, pictures=200, gate_every=10**9,
-            gate_prompts=0, seed=0, device="cpu", model=model, vae=vae,
+            gate_prompts=0, seed=0, device="cpu", model=model, vae=vae, text_encoders=TINY_SDXL,
         )  # fmt: skip
         {"vae": train.train_vae, "base": train.train_base}[name](args)
         return work / "out"

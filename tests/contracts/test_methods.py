@@ -15,6 +15,8 @@ LOG_2 = ["d3po", "diffusion_dpo", "lpo", "seppo", "spo"]
 """Methods whose loss at the reference is that of a coin."""
 ON_POLICY = ["ddpo", "flow_grpo", "step_grpo"]
 """Methods whose likelihood ratio is 1 before the first update."""
+STOPS_EARLY = ["itercomp"]
+"""Methods whose rollouts end at a step that is drawn."""
 
 pytestmark = pytest.mark.parametrize("name", TRAINED)
 
@@ -130,12 +132,14 @@ def test_updates_raise_the_reward(method, make_policy, make_context, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_declared_denoiser_calls_are_counted(method, make_policy, make_context, count_forwards, kind):
+def test_declared_denoiser_calls_are_counted(name, method, make_policy, make_context, count_forwards, kind):
     context = make_context(make_policy(kind, guidance_scale=5.0))
     collect_calls, loss_calls = method.denoiser_calls(context.policy)
     forwards = count_forwards(context.policy)
     rows = collected(method, context)
-    assert len(forwards) == context.policy.calls == collect_calls
+    assert len(forwards) == context.policy.calls
+    assert len(forwards) <= collect_calls  # a rollout that stops at a random step may take fewer
+    assert len(forwards) == collect_calls or name in STOPS_EARLY
     forwards.clear()
     method.loss(context, rows)
     assert len(forwards) == loss_calls

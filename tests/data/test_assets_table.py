@@ -41,7 +41,7 @@ def test_every_row_is_sound(asset):
         assert re.fullmatch(r"([\w.-]+/)?[\w.-]+", repo)
         assert revision is None or re.fullmatch("[0-9a-f]{40}", revision), "a branch moves"
     assert all(url.startswith("https://") for url in (*asset.urls, asset.page or "https://"))
-    assert not asset.urls or asset.file
+    assert not asset.urls or bool(asset.file) != all(url.endswith("/") for url in asset.urls)
     assert asset.needed or asset.optional or asset.page, "it would fetch a whole repository"
     assert not asset.gated or (asset.repo and not asset.mirrors), "no way around a licence"
     for file, digest in asset.sha256.items():

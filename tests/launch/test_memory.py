@@ -167,10 +167,10 @@ def test_images_are_scored_in_halves():
 def test_one_image_that_does_not_fit_is_one_line(monkeypatch, tmp_path):
     made = lpobench.scoring.generate._images
 
-    def never(*args, reference=True):
+    def never(policy, prompts, starts, settings, reference, sampler):
         if reference:
             raise full()
-        return made(*args, reference=False)  # the fingerprint
+        return made(policy, prompts, starts, settings, reference, sampler)  # the fingerprint
 
     register_toys(monkeypatch)
     monkeypatch.setattr(lpobench.scoring.generate, "_images", never)

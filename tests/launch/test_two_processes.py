@@ -1,13 +1,16 @@
 """The real thing: `lpobench run --gpus 2` on the embedded model, two processes on the CPU, against one process."""
 
+import io
 import json
-from contextlib import ExitStack
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from processes import ended, started
+
+from lpobench.cli import main
 
 SETTINGS = {
     "device": "cpu",
@@ -27,20 +30,20 @@ WORDS += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}=
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Folder and record of the same run in one process and in two."""
-    found = []
-    with ExitStack() as stack:
-        for num in (1, 2):  # side by side
-            out = tmp_path_factory.mktemp(f"processes{num}")
-            words = ["-m", "lpobench", *WORDS, "--out", out, *(["--gpus", num] if num > 1 else [])]
-            found.append((out, stack.enter_context(started(words))))
-        done = [(out, ended(process)) for out, process in found]
-    assert [each.returncode for _, each in done] == [0, 0], [each.stderr for _, each in done]
-    return [(next(out.glob("tiny-*")), json.loads(each.stdout), each.stderr) for out, each in done]
+    """Folder and record of the same run in one process, which is this one, and in two; and what the two said."""
+    alone, shared = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    with started(["-m", "lpobench", *WORDS, "--out", shared, "--gpus", 2]) as process:
+        with redirect_stdout(io.StringIO()) as document:
+            assert main([*WORDS, "--out", str(alone)]) == 0
+        two = ended(process)
+    assert two.returncode == 0, two.stderr
+    records = json.loads(document.getvalue()), json.loads(two.stdout)
+    folders = [next(out.glob("tiny-*")) for out in (alone, shared)]
+    return *zip(folders, records, strict=True), two.stderr
 
 
 def test_the_loss_trajectory_is_the_same(runs):
-    (one, record, _), (two, shared, _) = runs
+    (one, record), (two, shared), _ = runs
     assert (record["processes"], shared["processes"]) == (1, 2)
     lines = [
         pd.read_json(folder / "metrics.jsonl", lines=True).drop(columns="seconds") for folder in (one, two)
@@ -54,7 +57,7 @@ def test_the_loss_trajectory_is_the_same(runs):
 def test_the_images_are_the_same(runs):
     """Up to one of 255 levels, where rounding of another batch shape falls on the edge of two."""
     grids, tables = [], []
-    for folder, _, _ in runs:
+    for folder, _ in runs[:2]:
         grids.append(np.asarray(Image.open(folder / "grid.png").convert("RGB"), dtype=int))
         tables.append(pd.read_csv(folder / "scores.csv"))
     assert np.abs(grids[0] - grids[1]).max() <= 1
@@ -63,6 +66,6 @@ def test_the_images_are_the_same(runs):
 
 def test_two_processes_speak_with_one_voice(runs):
     """One JSON document on stdout, each line of talk once."""
-    talk = runs[1][2].splitlines()
+    talk = runs[2].splitlines()
     assert sum(line.startswith("training 2/2") for line in talk) == 1
     assert sum(line.startswith("images of lpo") for line in talk) == 1

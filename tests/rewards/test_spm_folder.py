@@ -142,7 +142,7 @@ def test_json_round_trip(folder):
 
 def test_a_bank_and_fresh_posterior_draws_exclude_each_other():
     with pytest.raises(
-        ValidationError, match="bank 6 holds posterior means; for posterior sample it should be 0"
+        ValidationError, match="bank 4 holds posterior means; for posterior sample it should be 0"
     ):
         SPMTraining(posterior="sample")
     assert SPMTraining(posterior="sample", bank=0).bank == 0

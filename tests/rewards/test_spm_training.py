@@ -161,6 +161,14 @@ def test_training_learns(data, clip, tmp_path):
     assert read_config(tmp_path).training["best_step"] in (15, 30)
 
 
+@pytest.mark.parametrize(("scale", "expected"), [(None, 1 / 0.07), (4.0, 4.0)])
+def test_the_scale_starts_where_it_is_told_to(data, clip, tmp_path, scale, expected):
+    """The CLIP's, untrained, is 1 / 0.07."""
+    slow = settings(data, clip, steps=1, learning_rate=1e-6, scale=scale)
+    train_reward(slow, Lettered(), tmp_path, seed=0, device=CPU)
+    assert load(tmp_path).clip.logit_scale.exp().item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_training_is_deterministic_in_its_seed(data, clip, tmp_path):
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -16,6 +16,7 @@ from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 
 from lpobench.data.assets.hashes import wrong_hash
 from lpobench.data.assets.places import (
@@ -106,7 +107,7 @@ def _sources(asset: Asset, to: Path | None) -> Iterator[Source]:
         yield repo, lambda repo=repo, revision=revision: _from_hub(asset, repo, revision, to)
     for url in asset.urls:
         folder = destination(asset, to) if to else own_place(asset)
-        yield url, lambda url=url, folder=folder: _from_url(asset, url, folder)
+        yield url, lambda url=url, folder=folder: _from_urls(asset, url, folder)
 
 
 def _from_hub(asset: Asset, repo: str, revision: str | None, to: Path | None) -> Path:
@@ -151,9 +152,18 @@ def _allowed(asset: Asset) -> list[list[str]]:
     return [first] if first == every else [first, every]
 
 
-def _from_url(asset: Asset, url: str, folder: Path) -> Path:
-    """Download the asset's one file. An unfinished download never carries its name."""
+def _from_urls(asset: Asset, url: str, folder: Path) -> Path:
+    """Download the asset's one file from its address, or all files from that of their folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    files = {file: url + quote(file) for file in asset.files} if url.endswith("/") else {asset.file: url}
+    for file, address in files.items():
+        _from_url(address, folder / file)
+    return folder
+
+
+def _from_url(url: str, path: Path) -> None:
+    """Download a file into a folder that is there. An unfinished download never carries its name."""
+    folder = path.parent
     with NamedTemporaryFile(dir=folder, prefix=".unfinished-", delete=False) as draft:
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
@@ -162,7 +172,7 @@ def _from_url(asset: Asset, url: str, folder: Path) -> Path:
                 if (size := answer.length) not in (None, 0):
                     raise UnavailableError(f"broke off {human_size(size)} before the end")
             os.chmod(draft.name, 0o644)  # it was made private
-            os.replace(draft.name, folder / asset.file)
+            os.replace(draft.name, path)
         except HTTPError as error:
             raise UnavailableError(f"answers {error.code}") from error
         except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
@@ -170,7 +180,6 @@ def _from_url(asset: Asset, url: str, folder: Path) -> Path:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(draft.name)
-    return folder
 
 
 def _check_space(asset: Asset, to: Path | None) -> None:

@@ -34,7 +34,7 @@ class Asset:
     mirrors: tuple[str, ...] = ()
     """Ids, each with @revision where one is meant, tried in turn when `repo` does not answer."""
     urls: tuple[str, ...] = ()
-    """Where `file` is fetched from outside the Hub, tried in turn."""
+    """Where `file` is fetched from outside the Hub, tried in turn. One that ends in / is a folder of all `files`."""
     page: str | None = None
     """Where a person can get it, when a program cannot."""
     folder: str = ""

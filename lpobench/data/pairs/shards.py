@@ -21,14 +21,15 @@ from lpobench.plugin import UserError
 WORKERS = ".workers"
 
 
-def write_atomic(path: Path, data: bytes, scratch: Path | None = None) -> None:
-    """Write a file that is whole or absent, also after a power cut. `scratch`: where it grows."""
+def write_atomic(path: Path, data: bytes, scratch: Path | None = None, *, sync: bool = True) -> None:
+    """Write a file that is whole or absent. `scratch`: where it grows; `sync`: also after a power cut."""
     growing = (scratch or path.parent) / f".{path.name}.{os.getpid()}.tmp"
     try:
         with growing.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(growing, path)
     finally:
         growing.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ made_mask2former.py, so the test makes the same ones.
 """
 
 import importlib.machinery
-import json
 import sys
 import types
 from pathlib import Path
@@ -28,6 +27,7 @@ import mmcv
 import mmdet
 import numpy as np
 import torch
+from made_geneval import golden_text
 from mmdet.apis import inference_detector, init_detector
 
 CONFIG = ".mim/configs/mask2former/mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco.py"
@@ -64,26 +64,35 @@ def found(detector, image):
     boxes, masks = inference_detector(detector, np.ascontiguousarray(image[:, :, ::-1]))
     rows = []
     for label in range(80):
-        for box, mask in zip(boxes[label], masks[label]):
+        for box, mask in zip(boxes[label], masks[label], strict=True):
             area = int(np.asarray(mask).sum())
             rows.append((label, round(float(box[4]), 7), [int(side) for side in box[:4]], area))
     return sorted(rows, key=lambda row: (row[0], -row[1]))
 
 
-def main(full):
-    detector = official(full)
+def shapes_of(detector):
+    """Of what is trained."""
     state = detector.state_dict()
-    shapes = {name: list(value.shape) for name, value in state.items() if not name.endswith(made.NO_WEIGHT)}
-    lacking, unknown = detector.load_state_dict(made.weights(shapes), strict=False)
-    assert not unknown and all(name.endswith(made.NO_WEIGHT) for name in lacking), (lacking, unknown)
-    if full:
-        torch.save({"meta": {"CLASSES": ("person",)}, "state_dict": detector.state_dict()}, "full.pth")
+    return {name: list(value.shape) for name, value in state.items() if not name.endswith(made.NO_WEIGHT)}
+
+
+def main(full):
+    shapes = {name: shapes_of(official(name == "full_shapes")) for name in ("shapes", "full_shapes")}
+    short = {"shapes": made.firsts(shapes["shapes"])}
+    short["full_shapes"] = made.firsts(shapes["full_shapes"])
+    assert made.expanded(short["shapes"], made.SMALL) == shapes["shapes"]
+    assert made.expanded(short["full_shapes"], made.FULL) == shapes["full_shapes"]
+    detector = official(full)
+    lacking, unknown = detector.load_state_dict(
+        made.weights(shapes["full_shapes" if full else "shapes"]), strict=False
+    )
+    assert not unknown, unknown
+    assert all(name.endswith(made.NO_WEIGHT) for name in lacking), lacking
     images = [made.image(*size, seed) for seed, size in enumerate(made.FULL_SIZES if full else made.SIZES)]
     by = f"mmdet {mmdet.__version__}, mmcv {mmcv.__version__}, torch {torch.__version__.split('+')[0]}"
-    lines = [json.dumps([name, shape]) for name, shape in shapes.items()]
-    print('{"by": %s,\n"shapes": [\n%s\n],' % (json.dumps(by), ",\n".join(lines)))
-    parts = [",\n".join(json.dumps(row) for row in found(detector, image)) for image in images]
-    print('"detections": [\n%s\n]}' % ",\n".join(f"[\n{part}\n]" for part in parts))
+    document = {"by": by, **short, "columns": ["class", "score", "box", "pixels of the mask"]}
+    document |= {f"detections {n}": found(detector, image) for n, image in enumerate(images)}
+    print(golden_text(document), end="")
 
 
 if __name__ == "__main__":

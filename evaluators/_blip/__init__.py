@@ -1,0 +1,1 @@
+"""BLIP's networks, of transformers' classes, filled with weights under BLIP's own names."""

@@ -1,0 +1,129 @@
+"""Weights on disk: where they are, and reading them. Files are safetensors, or pickles of nothing but tensors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lpobench.plugin import MissingAsset, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+def place(name: str) -> Path:
+    """A shipped thing, a file or folder, or an asset. Raises MissingAsset or UserError where nothing is."""
+    from lpobench.data.shipped import shipped
+
+    path = shipped(name) or Path(name).expanduser()
+    if path.exists():
+        return path
+    if shipped(name):
+        raise MissingAsset(f"no {name} in {path}, where the project ships it; install it whole")
+    from lpobench.data import assets
+
+    return assets.locate(name)
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """The first of these files that a folder has. Raises MissingAsset."""
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise MissingAsset(f"{folder} has no {' or '.join(names)}")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Raises UserError."""
+    with told(path):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise UserError(f"{path} should hold names and values")
+    return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A state dict, also where it lies under `state_dict` or `model`. Runs no code from the file. Raises UserError."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with told(path, SafetensorError):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model"):
+        found = found.get(key, found) if isinstance(found, Mapping) else {}
+    tensors = {
+        name.removeprefix("module."): value for name, value in found.items() if hasattr(value, "dtype")
+    }
+    if not tensors:
+        raise UserError(f"{path} holds no weights by name")
+    return tensors
+
+
+def read_folder(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights in a folder of transformers' layout, in one dtype; of one file, or of an index and its parts.
+    Raises MissingAsset or UserError.
+    """
+    names = ("model.safetensors", "pytorch_model.bin")
+    file = inside(folder, *(name + end for name in names for end in ("", ".index.json")))
+    parts = [file]
+    if file.suffix == ".json":
+        listed = read_json(file).get("weight_map")
+        if not isinstance(listed, dict):
+            raise UserError(f"{file} has no weight_map")
+        parts = [inside(folder, name) for name in sorted(set(listed.values()))]
+    return {name: value.to(dtype) for part in parts for name, value in read_tensors(part).items()}
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Put all of a module's weights in, in one dtype; what else there is, is not read. Raises UserError."""
+    import torch
+
+    wanted = module.state_dict()
+    if lost := sorted(wanted.keys() - weights.keys()):
+        raise UserError(f"{path} does not fit: {lost[0]} is missing ({len(lost)} in all)")
+    for name, value in wanted.items():
+        if weights[name].shape != value.shape:
+            sizes = [" x ".join(map(str, shape)) or "1" for shape in (weights[name].shape, value.shape)]
+            raise UserError(f"{path} does not fit: {name} is {sizes[0]}, should be {sizes[1]}")
+    module.load_state_dict({name: weights[name].to(dtype) for name in wanted}, assign=True)
+    for part in module.modules():  # in no file
+        if (places := dict(part.named_buffers(recurse=False)).get("position_ids")) is not None:
+            part.position_ids = torch.arange(places.shape[-1])[None]
+    module.requires_grad_(False).eval()
+
+
+@contextmanager
+def told(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn a library's complaint about a file into one line."""
+    broken = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError)
+    try:
+        yield
+    except (*broken, *errors) as error:
+        logging.getLogger(__name__).debug("%s", error)
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"{path} cannot be read: {reason}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and tables of transformers: what is wrong with a file, we say."""
+    from transformers.utils import logging as library
+
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()
