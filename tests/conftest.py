@@ -5,7 +5,7 @@ mean.
 import os
 from types import SimpleNamespace
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel instead; processes they start inherit it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of started processes: tests run side by side
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode

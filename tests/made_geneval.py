@@ -21,18 +21,23 @@ Object = tuple[int, float, tuple[int, int, int, int], str]
 
 
 def case(demands: Mapping[str, Any], names: Sequence[str], colours: Sequence[str], seed: int) -> list[Object]:
-    """Objects of the prompt's classes, about as many as it wants, and of others. No two scores of a case are equal."""
+    """Objects of the prompt's classes, about as many as it wants, and of others. No two of a case have one score, nor
+    two of a class one box.
+    """
     random = np.random.RandomState(seed)
-    found = []
+    found: dict[tuple[int, tuple[int, ...]], tuple[float, str]] = {}
     wanted = [(entry["class"], entry["count"], entry.get("color")) for entry in demands["include"]]
     for name, count, colour in [*wanted, (names[random.randint(len(names))], 0, None)]:
-        for _ in range(
-            max(0, count + random.choice([-1, 0, 0, 0, 1, 2, 17], p=[0.1, 0.3, 0.2, 0.1, 0.15, 0.1, 0.05]))
-        ):
+        more = random.choice([-1, 0, 1, 2, 17], p=[0.1, 0.6, 0.15, 0.1, 0.05])
+        for _ in range(max(0, count + more)):
             seen = colour if colour and random.rand() < 0.7 else colours[random.randint(len(colours))]
-            found.append((names.index(name), _score(random, demands["tag"]), _box(random), seen))
+            score = _score(random, demands["tag"])
+            found.setdefault((names.index(name), _box(random)), (score, seen))
     order = random.permutation(len(found))
-    return [(c, float(np.float32(s + 1e-6 * i)), b, k) for i, (c, s, b, k) in zip(order, found, strict=True)]
+    return [
+        (label, float(np.float32(score + 1e-6 * place)), box, colour)
+        for place, ((label, box), (score, colour)) in zip(order, found.items(), strict=True)
+    ]
 
 
 def _score(random: np.random.RandomState, task: str) -> float:

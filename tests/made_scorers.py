@@ -36,7 +36,10 @@ def images(size: tuple[int, int], *seeds: int) -> torch.Tensor:
 
 def table(settings: Network) -> list[list[float]]:
     """Scores by prompt and golden picture, a batch per picture."""
-    live, prompts = settings.load(torch.device("cpu"), torch.float32), [Prompt(text, "") for text in seeded.PROMPTS]
+    live, prompts = (
+        settings.load(torch.device("cpu"), torch.float32),
+        [Prompt(text, "") for text in seeded.PROMPTS],
+    )
     (metric,) = live.metrics
     columns = [
         live.score(images(size, seed).expand(len(prompts), -1, -1, -1), prompts)[metric]
@@ -61,7 +64,10 @@ def clip_folder(place: Path, golden: dict, **more: torch.Tensor) -> Path:
 
 def vocabulary(place: Path) -> Path:
     """The tokenizer and preprocessing of LAION's CLIP ViT-H/14."""
-    normal = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+    normal = {
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
     write_json(place / "preprocessor_config.json", normal)
     write_json(place / "tokenizer_config.json", {"model_max_length": 77})
     seeded.write_clip_vocabulary(place, Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz")
@@ -102,7 +108,9 @@ def imagereward(place: Path) -> ImageReward:
     golden = seeded.golden("imagereward")
     write_json(place / "med_config.json", golden["med_config"])
     ids = torch.arange(golden["med_config"]["max_position_embeddings"])[None]
-    torch.save({**weights(golden), "blip.text_encoder.embeddings.position_ids": ids}, place / "ImageReward.pt")
+    torch.save(
+        {**weights(golden), "blip.text_encoder.embeddings.position_ids": ids}, place / "ImageReward.pt"
+    )
     write_json(place / "bert" / "tokenizer_config.json", {"do_lower_case": True})
     (place / "bert" / "vocab.txt").write_text("\n".join(seeded.BERT) + "\n", encoding="utf-8")
     return ImageReward(weights=str(place), tokenizer=str(place / "bert"))
@@ -111,14 +119,20 @@ def imagereward(place: Path) -> ImageReward:
 def vqascore(place: Path, kind: type[VQAScore] = VQAScore) -> VQAScore:
     """In two shards, as the released folders are."""
     golden = seeded.golden("vqascore")
-    config = {"model_type": "clip_t5", "mm_vision_tower": "openai/clip-vit-large-patch14-336", **golden["config"]}
+    config = {
+        "model_type": "clip_t5",
+        "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+        **golden["config"],
+    }
     write_json(place / "config.json", config)
     state, parts = weights(golden), [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
     where = {name: parts[number % 2] for number, name in enumerate(state)}
     write_json(place / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": where})
     for part in parts:
         torch.save({name: value for name, value in state.items() if where[name] == part}, place / part)
-    write_json(place / "eye" / "config.json", {"model_type": "clip", "vision_config": golden["vision_config"]})
+    write_json(
+        place / "eye" / "config.json", {"model_type": "clip", "vision_config": golden["vision_config"]}
+    )
     pieces = [(piece, score) for piece, score in golden["pieces"]]
     pieces += [(f"<extra_id_{number}>", 0.0) for number in reversed(range(100))]
     T5Tokenizer(vocab=pieces).save_pretrained(place / "t5")

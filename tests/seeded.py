@@ -50,8 +50,9 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
     return ((3 * blocks.astype(np.uint16) + noise) // 4).astype(np.uint8)
 
 
-SIZES = [(224, 224), (512, 512), (303, 224), (200, 333), (97, 150), (640, 353)]
-"""Width and height of the golden pictures: as is, smaller, and both orientations with odd remainders."""
+SIZES = [(224, 224), (512, 512), (303, 224), (200, 333), (97, 150), (640, 353), (231, 500)]
+"""Width and height of the golden pictures: as is, smaller, and both orientations with odd remainders; the
+last is one that newer Pillows resize in another order than those the scorers were released with."""
 PROMPTS = [
     "a photo of a red cube",
     'two dogs, one cat & a "sign" that says HELLO-WORLD\'s 100% café',

@@ -35,10 +35,10 @@ ALLOWED = {
     "data": {"types", "sampling", "learning", "problems"} | TOOLS,
     "records": {"plugin", "hashing"},
     "report": {"plugin", "records"},
-    "scoring": {"spec", "types", "sampling", "data", "records"} | TOOLS,
+    "scoring": {"spec", "types", "sampling", "data", "records", "problems"} | TOOLS,
 }
 """Module or package of the engine -> what else of the engine it may import."""
-RUN = {"run", "prepare", "conclude", "curate", "appraise"}
+RUN = {"run", "prepare", "conclude", "curate", "appraise", "evaluation"}
 ALLOWED |= dict.fromkeys(RUN, RUN | ALLOWED.keys())
 ALLOWED["timing"] = {
     "prepare",
@@ -52,7 +52,17 @@ ALLOWED["timing"] = {
     "launch",
 }
 ALLOWED["__main__"] = {"cli", "launch"}
-ALLOWED["cli"] = {"run", "curate", "appraise", "records", "report", "launch", "data", "timing"} | CONFIG
+ALLOWED["cli"] = CONFIG | {
+    "run",
+    "curate",
+    "appraise",
+    "evaluation",
+    "records",
+    "report",
+    "launch",
+    "data",
+    "timing",
+}
 FOR_PLUGINS = {
     "plugin",
     "problems",
@@ -64,8 +74,10 @@ FOR_PLUGINS = {
     "learning",
     "data",
     "launch",
+    "scoring",
 }
 LEARNING_FOR_PLUGINS = {"rows", "preference", "objectives"}
+SCORING_FOR_PLUGINS = {"worker"}
 
 
 def sources(package: str) -> list[Path]:
@@ -117,8 +129,10 @@ def test_plugins_import_the_contracts_and_never_each_other(package):
         others = {name.split(".")[0] for name in found} & set(PLUGINS) - {package}
         assert not others, f"{path.name} imports {sorted(others)}"
         engine = [name.split(".") for name in found if name.startswith("lpobench.")]
-        wrong = {parts[1] for parts in engine} - FOR_PLUGINS
+        wrong = {parts[1] for parts in engine if parts[1:3] != ["scoring", "worker"]} - FOR_PLUGINS
         assert not wrong, f"{path.name} may not import lpobench.{sorted(wrong)}"
+        scoring = {parts[2] for parts in engine if parts[1] == "scoring"}
+        assert scoring <= SCORING_FOR_PLUGINS, f"{path.name} may not import lpobench.scoring.{scoring}"
         inside = {parts[2] for parts in engine if parts[1] == "learning" and len(parts) > 2}
         inside &= {path.stem for path in sources("lpobench/learning")}
         assert inside <= LEARNING_FOR_PLUGINS, f"{path.name} imports the training loop"

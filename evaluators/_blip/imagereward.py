@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from evaluators._batches import in_batches
 from evaluators._blip import vision
-from evaluators._files import fill, inside, read_json, read_tensors, told
+from evaluators._blip.words import read_words
+from evaluators._files import fill, inside, read_json, read_tensors
 from evaluators._head import affine_mlp
 from evaluators._pixels import Preparation
 from lpobench.plugin import UserError
@@ -94,14 +95,7 @@ def text_config(path: Path) -> BlipTextConfig:
 
 def tokenizer(folder: Path, vocabulary: int) -> Callable[[list[str]], Tokens]:
     """BERT's, with BLIP's two tokens more. Raises MissingAsset or UserError."""
-    file = inside(folder, "vocab.txt", "tokenizer.json")
-    with told(file):
-        found = BertTokenizer.from_pretrained(folder, local_files_only=True, do_lower_case=True)
-    found.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
-    if len(found) != vocabulary:
-        raise UserError(
-            f"{file} makes {len(found)} tokens with [DEC] and [ENC], ImageReward has {vocabulary}"
-        )
+    found = read_words(folder, vocabulary)
     fixed = {"padding": "max_length", "truncation": True, "max_length": LENGTH, "return_tensors": "pt"}
 
     def tokenize(prompts: list[str]) -> Tokens:

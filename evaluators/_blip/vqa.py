@@ -4,7 +4,7 @@
     question   lower case, less . ! " ( ) * # : ; ~, at most 50 words and 35 tokens; its first token is [ENC]
     answer     the decoder's first step after [DEC], attending to the question: p(yes) / (p(yes) + p(no))
 
-Questions are asked one at a time: transformers drops the mask that would hide the padding of the shorter ones.
+Questions are not padded: transformers drops the mask that would hide the padding of the shorter ones.
 LayerNorms of the eye have eps 1e-6. Read are the released file, and folders in transformers' layout.
 """
 
@@ -26,14 +26,13 @@ from transformers import (
     BlipTextConfig,
     BlipTextLMHeadModel,
     BlipTextModel,
-    BlipVisionConfig,
     BlipVisionModel,
 )
 
-from evaluators._batches import in_batches
 from evaluators._blip import vision
+from evaluators._blip.words import ASKS, START
 from evaluators._files import fill, inside, quiet, read_tensors, told
-from evaluators._pixels import OPENAI_MEAN, OPENAI_STD, normalised, to_bytes
+from evaluators._pixels import OPENAI_MEAN, OPENAI_STD, normalised, resized, to_bytes
 from lpobench.plugin import UserError
 
 LENGTH, WORDS = 35, 50
@@ -58,39 +57,52 @@ class Network(nn.Module):
     def vocabulary(self) -> int:
         return self.text.config.vocab_size
 
-    def look(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n p d"]:
-        """Of prepared pictures."""
+    @property
+    def device(self) -> torch.device:
+        return self.eye.device
+
+    def look(self, pixels: Float[Tensor, "1 3 s s"]) -> Float[Tensor, "1 p d"]:
+        """Of a prepared picture."""
         return self.eye(pixels).last_hidden_state
 
-    def first_word(self, seen: Float[Tensor, "1 p d"], question: list[int], start: int) -> Float[Tensor, " v"]:
+    def first_word(
+        self, seen: Float[Tensor, "1 p d"], question: list[int], start: int
+    ) -> Float[Tensor, " v"]:
         """Logits of the answer's first token."""
         ids = torch.tensor([question], device=seen.device)
         states = self.text(ids, encoder_hidden_states=seen).last_hidden_state
-        return self.answer(ids.new_tensor([[start]]), encoder_hidden_states=states, use_cache=False).logits[0, 0]
+        return self.answer(ids.new_tensor([[start]]), encoder_hidden_states=states, use_cache=False).logits[
+            0, 0
+        ]
 
 
 class Questioner:
-    """A network and its words."""
+    """A network and its words. One image, one question at a time: an answer does not depend on the others."""
 
-    def __init__(self, network: Network, words: BertTokenizer, batch_size: int):
-        self.network, self.words, self.batch_size = network, words, batch_size
+    def __init__(self, network: Network, words: BertTokenizer):
+        self.network, self.words = network, words
         yes_and_no = words.convert_tokens_to_ids(["yes", "no"])
-        self.start, self.asks = words.convert_tokens_to_ids(["[DEC]", "[ENC]"])
+        self.start, self.asks = words.convert_tokens_to_ids([START, ASKS])
         self.yes_and_no = torch.tensor(yes_and_no)
 
     @torch.no_grad()
-    def agree(self, images: Float[Tensor, "n 3 H W"], questions: Sequence[Sequence[str]]) -> list[list[float]]:
+    def agree(
+        self, images: Float[Tensor, "n 3 H W"], questions: Sequence[Sequence[str]]
+    ) -> list[list[float]]:
         """The probability of yes for each question about each image in [0, 1]."""
-        some = next(self.network.parameters())
-        pixels = prepared(images, self.network.image_size).to(some.device)
-        seen = in_batches(self.network.look, self.batch_size, pixels)
-        pairs = zip(seen.split(1), questions, strict=True)
-        return [[self._yes(one, question) for question in asked] for one, asked in pairs]
+        pixels = prepared(images, self.network.image_size).to(self.network.device)
+        return [self._answers(one[None], asked) for one, asked in zip(pixels, questions, strict=True)]
 
     def tokens(self, question: str) -> list[int]:
         """Ids of a question."""
         found = self.words(cleaned(question), truncation=True, max_length=LENGTH).input_ids
         return [self.asks, *found[1:]]
+
+    def _answers(self, pixels: Float[Tensor, "1 3 s s"], questions: Sequence[str]) -> list[float]:
+        if not questions:
+            return []
+        seen = self.network.look(pixels)
+        return [self._yes(seen, question) for question in questions]
 
     def _yes(self, seen: Float[Tensor, "1 p d"], question: str) -> float:
         logits = self.network.first_word(seen, self.tokens(question), self.start)
@@ -99,24 +111,15 @@ class Questioner:
 
 def prepared(images: Float[Tensor, "n 3 H W"], side: int) -> Float[Tensor, "n 3 s s"]:
     """Of images in [0, 1]."""
-    pictures = [Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC) for one in to_bytes(images)]
+    pictures = [
+        resized(Image.fromarray(one), (side, side), Image.Resampling.BICUBIC) for one in to_bytes(images)
+    ]
     return normalised(np.stack(pictures), OPENAI_MEAN, OPENAI_STD, images.device)
 
 
 def cleaned(question: str) -> str:
     """As the released code prepares questions."""
     return " ".join(MARKS.sub("", question.lower()).rstrip(" ").split(" ")[:WORDS])
-
-
-def read_words(folder: Path, vocabulary: int) -> BertTokenizer:
-    """BERT's tokenizer with BLIP's two tokens more. Raises MissingAsset or UserError."""
-    file = inside(folder, "vocab.txt", "tokenizer.json")
-    with told(file):
-        words = BertTokenizer.from_pretrained(folder, local_files_only=True, do_lower_case=True)
-    words.add_special_tokens({"bos_token": "[DEC]", "additional_special_tokens": ["[ENC]"]})
-    if len(words) != vocabulary:
-        raise UserError(f"{file} makes {len(words)} tokens with [DEC] and [ENC], BLIP-VQA has {vocabulary}")
-    return words
 
 
 def read_network(place: Path) -> Network:

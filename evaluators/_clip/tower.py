@@ -19,7 +19,7 @@ from transformers import CLIPModel
 
 from evaluators._batches import in_batches
 from evaluators._clip.prompts import Tokens
-from evaluators._files import inside, quiet, read_json, told
+from evaluators._files import aligned, inside, quiet, read_json, told
 from evaluators._pixels import Preparation
 from lpobench.plugin import UserError
 
@@ -103,4 +103,6 @@ def _read(folder: Path, dtype: torch.dtype) -> CLIPModel:
         raise UserError(
             f"{folder} holds no CLIP of its config.json: {wrong[0]} is missing or of another size"
         )
+    for parameter in model.parameters():
+        parameter.data = aligned(parameter.data)
     return model.requires_grad_(False).eval()

@@ -23,29 +23,24 @@ MOST = 100
 class Detector:
     """One image at a time, as the official tool: what is found does not depend on the other images."""
 
-    def __init__(
-        self,
-        model: Mask2FormerForUniversalSegmentation,
-        device: torch.device,
-        scale: tuple[int, int] = SCALE,
-    ) -> None:
+    def __init__(self, model: Mask2FormerForUniversalSegmentation, device: torch.device) -> None:
         self.model = model.eval().requires_grad_(False).to(device, torch.float32)
-        self.device, self.scale = device, scale
+        self.device = device
 
     @torch.no_grad()
     def find(self, image: UInt8[np.ndarray, "H W 3"], threshold: float) -> Detections:
         """All objects whose score is above the threshold, of the `MOST` that have the highest class scores."""
-        resized = resize(image, self.scale)
+        resized = resize(image)
         pixels = torch.from_numpy(normalise(pad(resized))).permute(2, 0, 1)[None].to(self.device)
         found = self.model(pixel_values=pixels, pixel_mask=torch.ones_like(pixels[:, 0], dtype=torch.long))
         sizes = pixels.shape[2:], resized.shape[:2], image.shape[:2]
         return fuse(found.class_queries_logits[0], found.masks_queries_logits[0], sizes, threshold)
 
 
-def resize(image: UInt8[np.ndarray, "H W 3"], scale: tuple[int, int] = SCALE) -> UInt8[np.ndarray, "h w 3"]:
-    """The largest size that fits into `scale`, sides rounded to the nearest pixel; bilinear, not antialiased."""
+def resize(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The largest size that fits into `SCALE`, sides rounded to the nearest pixel; bilinear, not antialiased."""
     height, width = image.shape[:2]
-    factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
+    factor = min(SCALE[0] / max(height, width), SCALE[1] / min(height, width))
     size = int(width * factor + 0.5), int(height * factor + 0.5)
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 

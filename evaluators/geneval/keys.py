@@ -90,13 +90,10 @@ def renamed(weights: Weights) -> dict[str, Tensor]:
         if not UNUSED.fullmatch(name)
         for new, value in _one(name, old)
     }
-    classes, width = (
-        found["class_predictor.bias"].shape[0],
-        8 * len(weights["backbone.patch_embed.norm.bias"]),
-    )
+    width = len(found[f"{SWIN}.hidden_states_norms.stage4.bias"])
     found |= {f"{SWIN}.swin.layernorm.weight": torch.ones(width)}
     found |= {f"{SWIN}.swin.layernorm.bias": torch.zeros(width)}
-    found["criterion.empty_weight"] = torch.ones(classes)
+    found["criterion.empty_weight"] = torch.ones_like(found["class_predictor.bias"], device="cpu")
     found["criterion.empty_weight"][-1] = 0.1
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in found.items()}
 
@@ -104,9 +101,8 @@ def renamed(weights: Weights) -> dict[str, Tensor]:
 def _one(name: str, value: Tensor) -> Iterator[tuple[str, Tensor]]:
     for pattern, new in SPLIT:
         if match := re.fullmatch(pattern, name):
-            yield from (
-                (match.expand(new).format(part), one) for part, one in zip("qkv", value.chunk(3), strict=True)
-            )
+            for part, one in zip("qkv", value.chunk(3), strict=True):
+                yield match.expand(new).format(part), one
             return
     if match := NORMED.fullmatch(name):
         yield f"{SWIN}.hidden_states_norms.stage{int(match[1]) + 1}.{match[2]}", value
@@ -138,7 +134,9 @@ def config_of(weights: Weights) -> Mask2FormerConfig:
         shape(f"backbone.stages.{i}.blocks.0.attn.w_msa.relative_position_bias_table") for i in range(stages)
     ]
     queries, width = shape("panoptic_head.query_feat.weight")
-    offsets, _ = shape("panoptic_head.pixel_decoder.encoder.layers.0.attentions.0.sampling_offsets.weight")
+    encoder = "panoptic_head.pixel_decoder.encoder.layers"
+    decoder = "panoptic_head.transformer_decoder.layers"
+    offsets, _ = shape(f"{encoder}.0.attentions.0.sampling_offsets.weight")
     backbone = SwinConfig(
         embed_dim=shape("backbone.patch_embed.norm.bias")[0],
         depths=[count(rf"backbone\.stages\.{i}\.blocks\.(\d+)\.") for i in range(stages)],
@@ -155,10 +153,8 @@ def config_of(weights: Weights) -> Mask2FormerConfig:
         mask_feature_size=shape("panoptic_head.pixel_decoder.mask_feature.bias")[0],
         hidden_dim=width,
         num_attention_heads=offsets // (2 * LEVELS * POINTS),
-        encoder_layers=count(r"panoptic_head\.pixel_decoder\.encoder\.layers\.(\d+)\."),
-        encoder_feedforward_dim=shape("panoptic_head.pixel_decoder.encoder.layers.0.ffns.0.layers.1.weight")[
-            1
-        ],
-        decoder_layers=count(r"panoptic_head\.transformer_decoder\.layers\.(\d+)\.") + 1,
-        dim_feedforward=shape("panoptic_head.transformer_decoder.layers.0.ffns.0.layers.1.weight")[1],
+        encoder_layers=count(rf"{encoder}\.(\d+)\."),
+        encoder_feedforward_dim=shape(f"{encoder}.0.ffns.0.layers.1.weight")[1],
+        decoder_layers=count(rf"{decoder}\.(\d+)\.") + 1,
+        dim_feedforward=shape(f"{decoder}.0.ffns.0.layers.1.weight")[1],
     )

@@ -55,11 +55,11 @@ def threshold(task: str) -> float:
 def objects(detections: Detections, task: str) -> dict[str, list[Found]]:
     """What counts of the detections of an image."""
     found = {}
-    for label, name in enumerate(NAMES):
+    for label in np.unique(detections.labels):
         places = np.flatnonzero(detections.labels == label)
         ordered = places[np.argsort(detections.scores[places], kind="stable")[::-1]]
         sure = ordered[detections.scores[ordered] > threshold(task)][:MOST_OF_A_CLASS]
-        found[name] = [Found(detections.boxes[place], detections.masks[place]) for place in sure]
+        found[NAMES[label]] = [Found(detections.boxes[place], detections.masks[place]) for place in sure]
     return found
 
 

@@ -10,6 +10,7 @@ from evaluators._files import place
 from lpobench.plugin import EvaluatorSettings, Metric, MissingAsset
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from evaluators.geneval.live import ObjectJudge
@@ -51,6 +52,13 @@ class GenEval(EvaluatorSettings):
         model = weights.read_converted(detector) if self.converted else weights.read_own(detector)
         classifier = ColourClassifier(weights.read_clip(clip, device))
         return ObjectJudge(Detector(model, device), classifier, self.version, self.metrics)
+
+    def summary(self, scores: pd.DataFrame) -> dict[str, float]:
+        """Of each task and overall, and of prompts with any correct image."""
+        from evaluators.geneval.summary import summary
+
+        [metric] = self.metrics
+        return summary(scores, metric)
 
     @classmethod
     def convert(cls, file: Path, folder: Path) -> None:

@@ -83,12 +83,11 @@ def _load(place: Path, folder: Path | None, **source: object) -> Mask2FormerForU
     """Raises UserError where a weight is not there or has another size: it would be a random one."""
     with told(place, SafetensorError), _quiet():
         model, found = Mask2FormerForUniversalSegmentation.from_pretrained(
-            folder, output_loading_info=True, **source
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **source
         )
     lost = [name for name in sorted(found["missing_keys"]) if not NOT_READ.search(name)]
-    if lost or found["mismatched_keys"]:
-        first = lost[0] if lost else min(found["mismatched_keys"])[0]
-        raise UserError(f"{place} does not fit its architecture: {first} is missing or has another size")
+    if lost := [*lost, *(name for name, *_ in sorted(found["mismatched_keys"]))]:
+        raise UserError(f"{place} does not fit its architecture: {lost[0]} is missing or has another size")
     if model.config.num_labels != len(NAMES):
         raise UserError(
             f"{place} knows {model.config.num_labels} classes; GenEval's detector knows COCO's 80"

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from evaluators._pixels import resized
+
 SHORT, LONG = 479, 480
 """A picture's short side is resized to SHORT, or its long side to LONG where it would be longer."""
 Box = tuple[float, float, float, float]
@@ -34,7 +36,7 @@ class Detections:
 
 
 class Detector(Protocol):
-    """UniDet, or what stands for it: scores above 0.1, a class's boxes suppressed from an IoU of 0.5 on, at most 300."""
+    """UniDet: scores above 0.1, of a class's boxes with an IoU above 0.5 the surest, at most 300 of an image."""
 
     def find(self, frames: Sequence[UInt8[np.ndarray, "H W 3"]]) -> list[Detections]:
         """Of RGB pictures that `framed` has made; boxes in their pixels."""
@@ -43,7 +45,7 @@ class Detector(Protocol):
 
 def framed(image: Image.Image) -> Image.Image:
     """The size at which objects are looked for and depths are read: bilinear, with PIL's antialiasing."""
-    return image.resize(frame_size(*image.size), Image.Resampling.BILINEAR)
+    return resized(image, frame_size(*image.size), Image.Resampling.BILINEAR)
 
 
 def frame_size(width: int, height: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from lpobench.cli import bench, data, reward
 from lpobench.cli.convert import convert
 from lpobench.cli.doctor import doctor
 from lpobench.cli.download import download
+from lpobench.cli.evaluate import evaluate
 from lpobench.cli.exits import Exit
 from lpobench.cli.list import list_names
 from lpobench.cli.output import show
@@ -36,6 +37,7 @@ app.command("list")(list_names)
 app.command("show")(show_name)
 app.command("validate")(validate)
 app.command("report")(report)
+app.command("eval")(evaluate)
 app.command("score")(score)
 app.command("download")(download)
 app.command("convert")(convert)

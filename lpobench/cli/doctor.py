@@ -13,6 +13,7 @@ from lpobench import registry
 from lpobench.cli.options import RUNS, Json, Out
 from lpobench.cli.output import check_writable, columns, heading, show_json
 from lpobench.data import assets
+from lpobench.evaluation.scorers import readiness, worker
 from lpobench.plugin import UserError
 from lpobench.spec import check_assets_of
 
@@ -33,8 +34,8 @@ PACKAGES = (
 def doctor(out: Out = RUNS, as_json: Json = False) -> None:
     """Look over this machine.
 
-    Versions, devices, disk, which backbones and rewards are runnable, and which assets are here: to read before a
-    run and to paste into an issue. `lpobench download` supplies what is missing.
+    Versions, devices, disk, which backbones, rewards and evaluators are runnable, and which assets are here: to read
+    before a run and to paste into an issue. `lpobench download` supplies what is missing.
     """
     findings = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
@@ -42,6 +43,8 @@ def doctor(out: Out = RUNS, as_json: Json = False) -> None:
         "disk": _disk(out),
         "backbones": _runnable("backbones"),
         "rewards": _runnable("rewards"),
+        "evaluators": _evaluators(),
+        "workers": _workers(),
         "assets": _assets(),
     }
     if as_json:
@@ -94,6 +97,22 @@ def _runnable(kind: registry.Kind) -> dict[str, str]:
             check_assets_of(part)
             files = [str(path) for path in part.assets().values()]
             found[name] = f"ready: {os.path.commonpath(files)}" if files else "ready"
+        except UserError as error:
+            found[name] = f"not ready: {error}"
+    return found
+
+
+def _evaluators() -> dict[str, str]:
+    found = [readiness(name) for name in registry.names("evaluators")]
+    return {one.name: "ready" if one.ready else f"not ready: {one.missing}" for one in found}
+
+
+def _workers() -> dict[str, str]:
+    """What starts each official package; its environment is built when it is first used."""
+    found = {}
+    for name in worker.names():
+        try:
+            found[name] = " ".join(worker.command_of(name))
         except UserError as error:
             found[name] = f"not ready: {error}"
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -11,6 +12,8 @@ from lpobench.cli.options import Json
 from lpobench.cli.output import columns, heading, show, show_json
 from lpobench.data import assets
 from lpobench.draft import built_in_recipes
+from lpobench.evaluation.plan import protocol_notes
+from lpobench.evaluation.scorers import Readiness, readiness
 from lpobench.plugin import UserError
 from lpobench.problems import hint
 from lpobench.sections import EvalSettings, LoraSettings, SamplingSettings, TrainSettings
@@ -26,25 +29,30 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
     sections = {name: (cls.__doc__ or "").split("\n")[0] for name, cls in SECTIONS.items()}
     known_assets = {name: asset.note for name, asset in assets.table().items()}
-    return {**plugins, "recipes": recipes, "sections": sections, "assets": known_assets}
+    others = {"recipes": recipes, "sections": sections, "protocols": protocol_notes(), "assets": known_assets}
+    return {**plugins, **others}
 
 
 def list_names(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KIND]", help="backbones, rewards, methods, evaluators, recipes, sections, assets."
+            metavar="[KIND]",
+            help="backbones, rewards, methods, evaluators, recipes, sections, protocols, assets.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List everything that has a name.
 
-    Plug-ins, built-in recipes, the sections of settings and what can be downloaded, with a line about each.
+    Plug-ins, built-in recipes, the sections of settings, the protocols of evaluation and what can be downloaded, with a
+    line about each. `lpobench list evaluators` also says which can run here, and what supplies the others.
     """
     known = catalogue()
     if kind is not None and kind not in known:
         raise UserError(f'unknown kind "{kind}"; {hint(kind, known)}')
+    if kind == "evaluators":
+        return _list_evaluators(as_json)
     chosen = known if kind is None else {kind: known[kind]}
     if as_json:
         return show_json(chosen)
@@ -54,6 +62,23 @@ def list_names(
         heading(title)
         columns(entries.items())
     return None
+
+
+def _list_evaluators(as_json: bool) -> None:
+    """Which can run here, and what the others lack."""
+    found = [readiness(name) for name in registry.names("evaluators")]
+    if as_json:
+        return show_json({"evaluators": {one.name: asdict(one) for one in found}})
+    heading("evaluators")
+    columns([(one.name, _state(one), one.licence or "-", one.about) for one in found])
+    for one in found:
+        if not one.ready:
+            show(f"\n{one.name}: {one.missing}")
+    return None
+
+
+def _state(one: Readiness) -> str:
+    return "ready" if one.ready else "missing"
 
 
 def _summary(kind: registry.Kind, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -57,7 +58,11 @@ def show_rich(renderable: object) -> None:
 def to_toml(values: Mapping[str, Any], table: str = "") -> str:
     """Nested values as TOML that a recipe can hold; None is spelt "none", an absent slot is left out."""
     plain = {key: value for key, value in values.items() if not _is_table(value)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items() if table or value is not None]
+    lines = [
+        f"{_toml_key(key)} = {_toml_value(value)}"
+        for key, value in plain.items()
+        if table or value is not None
+    ]
     for key, value in values.items():
         name = f"{table}.{key}" if table else key
         if isinstance(value, Mapping):
@@ -70,6 +75,10 @@ def to_toml(values: Mapping[str, Any], table: str = "") -> str:
 def _is_table(value: object) -> bool:
     tables = isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value)
     return isinstance(value, Mapping) or bool(tables)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key) else json.dumps(key)
 
 
 def _toml_value(value: object) -> str:

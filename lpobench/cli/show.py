@@ -16,6 +16,7 @@ from lpobench.cli.list import SECTIONS
 from lpobench.cli.options import Json
 from lpobench.cli.output import heading, show, show_json, to_toml
 from lpobench.draft import built_in_recipes
+from lpobench.evaluation.plan import protocol_table
 from lpobench.plugin import Settings, UserError
 from lpobench.problems import hint, show_value
 from lpobench.slots import name_of
@@ -25,10 +26,12 @@ SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def show_name(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Plug-in, section, recipe, or recipe file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Plug-in, section, protocol, recipe, or recipe file.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Show settings, or a recipe in full.
+    """Show settings, a protocol, or a recipe in full.
 
     Every setting of a plug-in or section with its default, type and meaning; or a recipe with every value.
 
@@ -38,6 +41,8 @@ def show_name(
         spec = load_spec(name)
         document = spec.model_dump(mode="json")
         return show_json(document) if as_json else show(f"# id: {spec.id}\n\n{to_toml(document)}".rstrip())
+    if name in (known := protocol_table()):
+        return show_json(known[name]) if as_json else show(to_toml(known[name]).rstrip())
     kind, cls, short = _find(name)
     rows = settings_of(cls)
     if as_json:
@@ -58,7 +63,7 @@ def _find(name: str) -> tuple[str, type[Settings], str]:
     if len(found) > 1:
         raise UserError(f'"{name}" is the name of several things; say which: {", ".join(found)}')
     if not found:
-        names = [*dict.fromkeys(short for _, short in known.values()), *built_in_recipes()]
+        names = [*dict.fromkeys(short for _, short in known.values()), *protocol_table(), *built_in_recipes()]
         raise UserError(f'unknown name "{name}"; {hint(name, names)}')
     kind, short = known[found[0]]
     return kind, SECTIONS[short] if kind == "sections" else registry.get(kind, short), short

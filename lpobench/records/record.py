@@ -61,6 +61,8 @@ class Cost(Settings):
 class Protocol(Settings):
     """How the images were made and scored. Numbers of two protocols are not comparable."""
 
+    protocol: str = "standard@1"
+    """Its versioned name: `lpobench list protocols`."""
     source: str
     """Name or file the prompts came from."""
     num_prompts: int

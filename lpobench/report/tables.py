@@ -79,6 +79,7 @@ def _protocol(record: RunRecord, seeds: str) -> str:
     images = "image" if protocol.images_per_prompt == 1 else "images"
     texts = "" if protocol.num_texts == protocol.num_prompts else f" ({protocol.num_texts} texts)"
     return (
+        f"{protocol.protocol}: "
         f"{protocol.num_prompts} {protocol.source} prompts{texts} x {protocol.images_per_prompt} {images}, "
         f"{protocol.num_steps} steps, guidance {protocol.guidance_scale:g}, noise seed {protocol.seed}; "
         f"scored by {versions}; {seeds}; intervals by bootstrap over prompts"

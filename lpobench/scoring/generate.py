@@ -124,16 +124,21 @@ def _generator(prompt_id: str, index: int, seed: int) -> torch.Generator:
 
 
 def fingerprint(backbone: Backbone, prompt: str, guidance_scale: float) -> str:
-    """Hash of an image the backbone makes in two steps; no adapter may be on it yet.
+    """Hash of the probe image.
 
     It changes with any weight that reaches an image, with the precision and with the library's arithmetic,
     whatever files the weights came from: the content key of everything that is made from the untouched base.
     """
+    image = probe(backbone, prompt, guidance_scale)
+    return hashlib.blake2b(image.float().cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def probe(backbone: Backbone, prompt: str, guidance_scale: float) -> Float[Tensor, "1 3 H W"]:
+    """An image the backbone makes in two steps; no adapter may be on it yet."""
     policy = Policy(backbone, SamplingSettings(eta=0.0))
     settings = EvalSettings(num_steps=2, guidance_scale=guidance_scale)
-    probe = [Prompt(prompt, "probe")]
-    image = _images(policy, probe, by_prompt(policy, probe, [0], settings), settings, False, at_eta_0)
-    return hashlib.blake2b(image.float().cpu().numpy().tobytes(), digest_size=16).hexdigest()
+    prompts = [Prompt(prompt, "probe")]
+    return _images(policy, prompts, by_prompt(policy, prompts, [0], settings), settings, False, at_eta_0)
 
 
 @dataclass(frozen=True)

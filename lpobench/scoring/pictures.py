@@ -63,6 +63,14 @@ class Pictures:
                     found[key] = digest
         return found
 
+    def listed(self, wanted: Sequence[Wanted]) -> dict[Key, str]:
+        """What the manifests say of them; a file is only read where they say two things."""
+        noted = {key: known for key, known in self._noted().items() if key in {key_of(i) for i in wanted}}
+        several = [image for image in wanted if len(noted.get(key_of(image), ())) > 1]
+        return {key: next(iter(known)) for key, known in noted.items() if len(known) == 1} | self.present(
+            several
+        )
+
     def add(
         self, images: Sequence[Wanted], pixels: UInt8[np.ndarray, "n H W 3"], scratch: Path
     ) -> dict[Key, str]:
@@ -76,9 +84,12 @@ class Pictures:
             digests[prompt.id, index] = hashlib.sha256(data).hexdigest()
             line = {"file": path.name, "prompt_id": prompt.id, "image": index, "prompt": prompt.text}
             lines.append(json.dumps(line | {"sha256": digests[prompt.id, index]}, ensure_ascii=False) + "\n")
-        name = short_hash([key_of(image) for image in images])
-        write_atomic(self.folder / MANIFEST / f"{name}.jsonl", "".join(lines).encode(), scratch)
+        write_atomic(self._manifest(images), "".join(lines).encode(), scratch)
         return digests
+
+    def were_made(self, images: Sequence[Wanted]) -> bool:
+        """Whether these were once made together."""
+        return self._manifest(images).exists()
 
     def read(self, key: Key, sha256: str) -> UInt8[np.ndarray, "H W 3"]:
         """The pixels of an image that is present. Raises Damaged."""
@@ -89,6 +100,9 @@ class Pictures:
         except (OSError, BadImage):
             pass
         raise Damaged(f"{self.path(key)} has changed since it was made: the same command makes it again")
+
+    def _manifest(self, images: Sequence[Wanted]) -> Path:
+        return self.folder / MANIFEST / f"{short_hash([key_of(image) for image in images])}.jsonl"
 
     def _noted(self) -> Mapping[Key, set[str]]:
         """What the manifests say; one that is damaged says nothing."""

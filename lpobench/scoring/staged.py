@@ -1,6 +1,6 @@
 """Two of the three stages of an evaluation: images are generated, then scored, each only where it is missing.
 
-Between the stages there are files (pictures.py, ledger.py). Work is cut into batches by its own order, whatever is there
+Between the stages there are files (pictures.py, ledger.py). Work is cut into batches by its own order, whatever is here
 already, and a batch is written whole: killed and started again, it makes the same batches, and so the same bytes.
 """
 
@@ -48,11 +48,14 @@ class Stage:
         """Make the images that are not `here`; the hashes of all that are wanted. Raises Preempted."""
         found, clock = dict(here), _Clock()
         for batch in chunks(wanted, painter.settings.batch_size):
-            if todo := [image for image in batch if key_of(image) not in found]:
+            missing = [image for image in batch if key_of(image) not in found]
+            if missing:
                 self._stop_if_asked()
+                # one that was lost is made again among the same, since kernels round differently for another batch
+                todo = batch if self.pictures.were_made(batch) else missing
                 made = [to_bytes(some.images) for some in painter.paint(todo)]
                 found |= self.pictures.add(todo, np.concatenate(made), self.scratch)
-                self.advance(len(todo), clock.rate(len(todo)))
+                self.advance(len(missing), clock.rate(len(todo)))
         return found
 
     def score(

@@ -10,6 +10,7 @@ from fake_hub import failure, hub_error, no_network
 
 from lpobench.data.assets import fetch, find, locate
 from lpobench.data.assets.places import places_file
+from lpobench.plugin import MissingAsset
 
 VAE = "sdxl-vae-fp16-fix"
 VAE_REPO, VAE_COMMIT = "madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2434b91b3a8cd"
@@ -179,6 +180,23 @@ def test_a_file_from_the_second_address(cli, here, web, head):
     assert locate("aesthetic") == here.own / "aesthetic" / head.file
     assert locate("aesthetic").read_bytes() == b"head"
     assert [path.name for path in locate("aesthetic").parent.iterdir()] == [head.file]
+
+
+def test_a_folder_of_files_from_one_address(cli, here, web, monkeypatch):
+    """What came before a failure stays, is not taken for the whole, and is fetched again."""
+    asset = find("t2i-compbench-prompts")
+    pages = {asset.urls[0] + name: name.encode() for name in asset.files}
+    for name in asset.files:
+        monkeypatch.setitem(asset.sha256, name, hashlib.sha256(name.encode()).hexdigest())
+    web.update({url: content for url, content in pages.items() if "texture" not in url})
+    done = cli("download", asset.name)
+    assert done.code == 3
+    assert "answers 404" in failure(done)
+    with pytest.raises(MissingAsset, match=r"lacks texture_val\.txt"):
+        locate(asset.name)
+    web.update(pages)
+    assert cli("download", asset.name).code == 0
+    assert (locate(asset.name) / "texture_val.txt").read_text() == "texture_val.txt"
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_list_json(cli):
         "evaluators",
         "recipes",
         "sections",
+        "protocols",
         "assets",
     ]
     assert document["rewards"] == {"latent": "Reads latents.", "pixel": "Reads images."}
@@ -254,7 +255,8 @@ def test_validate_json(cli, fakes):
 
 def test_doctor(cli, fakes):
     findings = json.loads(cli("doctor", "--json").out)
-    assert set(findings) == {"versions", "devices", "disk", "backbones", "rewards", "assets"}
+    parts = {"versions", "devices", "disk", "backbones", "rewards", "evaluators", "workers", "assets"}
+    assert set(findings) == parts
     assert findings["versions"]["torch"][0].isdigit()
     assert "cpu" in findings["devices"]
     assert findings["disk"]["writable"] == "yes"

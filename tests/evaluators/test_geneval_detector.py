@@ -10,7 +10,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 from evaluators.geneval import detector
 from evaluators.geneval.keys import config_of, renamed
 
-GOLDEN = golden("geneval_detector")
+GOLDEN, OFFICIAL_SCALE = golden("geneval_detector"), detector.SCALE
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,9 @@ def small():
     weights = made.weights(made.expanded(GOLDEN["shapes"], made.SMALL))
     model = Mask2FormerForUniversalSegmentation(config_of(weights))
     model.load_state_dict(renamed(weights))
-    return detector.Detector(model, torch.device("cpu"), made.SCALE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector, "SCALE", made.SCALE)
+        yield detector.Detector(model, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("number", range(len(made.SIZES)))
@@ -50,9 +52,15 @@ def test_a_threshold_drops_what_is_not_above_it_and_changes_nothing_else(small):
 
 @pytest.mark.parametrize(
     ("size", "resized"),
-    [((512, 512), (800, 800)), ((1024, 1024), (800, 800)), ((500, 700), (800, 1120)), ((300, 900), (444, 1333))],
+    [
+        ((512, 512), (800, 800)),
+        ((1024, 1024), (800, 800)),
+        ((500, 700), (800, 1120)),
+        ((300, 900), (444, 1333)),
+    ],
 )
-def test_images_fit_into_1333_by_800(size, resized):
+def test_images_fit_into_1333_by_800(size, resized, monkeypatch):
+    monkeypatch.setattr(detector, "SCALE", OFFICIAL_SCALE)
     assert detector.resize(np.zeros((*size, 3), np.uint8)).shape[:2] == resized
 
 
@@ -78,9 +86,10 @@ def bilinear(image, height, width):
 
 
 @pytest.mark.parametrize("size", [(96, 96), (33, 61), (200, 310)])
-def test_resizing_is_the_fixed_point_of_opencv(size):
+def test_resizing_is_the_fixed_point_of_opencv(size, monkeypatch):
+    monkeypatch.setattr(detector, "SCALE", made.SCALE)
     image = made.image(*size, 5)
-    found = detector.resize(image, made.SCALE)
+    found = detector.resize(image)
     wanted = bilinear(image, *found.shape[:2])
     assert np.abs(found.astype(int) - wanted).max() <= 1
     assert (found != wanted).mean() < 0.02

@@ -13,6 +13,7 @@ from lpobench.data.geneval import folder as layout
 from lpobench.data.image_prompts import with_prompts
 from lpobench.data.prompts import load_prompts
 from lpobench.plugin import MissingAsset, UserError
+from lpobench.types import Prompt
 
 GREY = np.full((4, 6, 3), 99, np.uint8)
 
@@ -48,12 +49,17 @@ def test_ours_is_read_by_the_official_tool_and_by_us(tmp_path):
     assert (np.asarray(Image.open(tmp_path / files[1])) == GREY + 11).all()
 
 
-def test_a_copy_of_a_file_is_taken_as_it_is(tmp_path):
+def test_files_are_copied_to_where_the_official_tool_looks(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "mine.png")
-    layout.place_samples(tmp_path, load_prompts("geneval", "eval", None, 0)[:1])
-    path = layout.write_sample(tmp_path, 0, 3, tmp_path / "mine.png")
-    assert path == tmp_path / "00000" / "samples" / "00003.png"
-    assert path.read_bytes() == (tmp_path / "mine.png").read_bytes()
+    prompts, root = load_prompts("geneval", "eval", None, 0)[:3], tmp_path / "out"
+    layout.export(root, prompts, {(prompts[2].id, 3): tmp_path / "mine.png"})
+    assert sorted(path.name for path in root.iterdir()) == ["00000", "00001", "00002"]
+    [sample] = layout.read_folder(root)
+    assert (sample.file, sample.row) == ("00002/samples/00003.png", (prompts[2].text, prompts[2].tags))
+    assert (root / sample.file).read_bytes() == (tmp_path / "mine.png").read_bytes()
+    with pytest.raises(UserError, match="GenEval knows no demands"):
+        layout.export(tmp_path / "other", [*prompts, Prompt("a yeti", "x")], {})
+    assert not (tmp_path / "other").exists()
 
 
 def sample(root, name, file="0000.png", metadata=True):
@@ -86,13 +92,15 @@ def test_score_finds_the_prompts_in_it(tmp_path):
 def test_what_is_wrong_is_told_in_a_line(tmp_path):
     with pytest.raises(MissingAsset, match="no folder"):
         layout.read_folder(tmp_path / "none")
-    with pytest.raises(UserError, match="no image in .*GenEval's folders are 00000/metadata.jsonl"):
+    with pytest.raises(UserError, match=r"no image in .*GenEval's folders are 00000/metadata.jsonl"):
         layout.read_folder(tmp_path)
     sample(tmp_path, "0002", metadata=False)
-    with pytest.raises(UserError, match="no .*0002/metadata.jsonl; GenEval keeps"):
+    with pytest.raises(UserError, match=r"no .*0002/metadata.jsonl; GenEval keeps"):
         layout.read_folder(tmp_path)
     (tmp_path / "0002" / "metadata.jsonl").write_text("{}")
-    with pytest.raises(UserError, match=r"0002/metadata.jsonl: not GenEval's metadata: no 'include', in \{\}"):
+    with pytest.raises(
+        UserError, match=r"0002/metadata.jsonl: not GenEval's metadata: no 'include', in \{\}"
+    ):
         layout.read_folder(tmp_path)
     sample(tmp_path, "0002")
     sample(tmp_path, "0002", "0.png")

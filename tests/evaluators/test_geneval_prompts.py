@@ -43,7 +43,7 @@ def test_counts_and_colours_are_as_published():
 def test_other_draws_of_numpy_are_noticed(monkeypatch):
     monkeypatch.setattr(rule, "SEED", 44)
     rule.published.cache_clear()
-    with pytest.raises(UserError, match="draws other prompts than GenEval's .*evaluation_metadata.jsonl"):
+    with pytest.raises(UserError, match=r"draws other prompts than GenEval's .*evaluation_metadata.jsonl"):
         geneval.rows()
     rule.published.cache_clear()
 
@@ -59,7 +59,9 @@ def test_demands_come_from_the_tag_and_else_from_the_text():
     own = geneval.demands_of(Prompt("a photo of a bench", "x", {"geneval": line}))
     assert own.include == (geneval.Clause("dog", 2, "red"),)
     assert geneval.demands_of(Prompt("a photo of a bench", "x")).include == (geneval.Clause("bench", 1),)
-    with pytest.raises(UserError, match='GenEval knows no demands for the prompt "a photo of a yeti"; use the'):
+    with pytest.raises(
+        UserError, match='GenEval knows no demands for the prompt "a photo of a yeti"; use the'
+    ):
         geneval.demands_of(Prompt("a photo of a yeti", "x", {"task": "colors"}))
 
 
@@ -70,7 +72,10 @@ def test_demands_come_from_the_tag_and_else_from_the_text():
         ({"include": [{"class": "cat", "count": 1, "color": "grey"}]}, 'unknown color "grey"'),
         ({"include": [{"class": "cat", "count": 0}]}, "count is 0"),
         ({"include": [{"class": "cat", "count": 1, "position": ["near", 0]}]}, 'unknown position "near"'),
-        ({"include": [{"class": "cat", "count": 1, "position": ["above", 0]}]}, "refers to no earlier clause"),
+        (
+            {"include": [{"class": "cat", "count": 1, "position": ["above", 0]}]},
+            "refers to no earlier clause",
+        ),
         ({"include": [{"class": "cat"}]}, "no 'count'"),
         ({"include": 3}, "not iterable"),
     ],

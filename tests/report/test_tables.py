@@ -12,7 +12,7 @@ from lpobench.report.tables import comparison, pooled_comparison, pooled_markdow
 
 MARKDOWN = """\
 lpo on tiny-sd15, reward lrm  
-600 shapes prompts (231 texts) x 1 image, 20 steps, guidance 5, noise seed 7; scored by shapes 1; \
+standard@1: 600 shapes prompts (231 texts) x 1 image, 20 steps, guidance 5, noise seed 7; scored by shapes 1; \
 1 training seed; intervals by bootstrap over prompts  
 record tiny-sd15-lpo-s0-0123abcd  
 
@@ -78,7 +78,7 @@ def test_a_run_that_trained_nothing_has_one_column():
 def test_what_a_reader_must_know_is_in_the_header():
     text = to_markdown(record(limit=8, trained_reward="reward-0123", protocol=protocol(images_per_prompt=4)))
     assert text.startswith(
-        "lpo on tiny-sd15, reward lrm trained by this run  \n600 shapes prompts (231 texts) x 4 images"
+        "lpo on tiny-sd15, reward lrm trained by this run  \nstandard@1: 600 shapes prompts (231 texts) x 4 images"
     )
     assert "cut short by --limit 8: for trying things, not a result" in text
     assert "prompts x" in to_markdown(record(protocol=protocol(num_texts=600)))

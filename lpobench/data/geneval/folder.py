@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +63,21 @@ def read_folder(root: Path) -> list[Sample]:
 
 def place_samples(root: Path, prompts: Sequence[Prompt]) -> None:
     """Write the metadata of every prompt, in order, and an empty folder for its images."""
-    for place, prompt in enumerate(prompts):
-        line = demands_of(prompt).line()
+    lines = [demands_of(prompt).line() for prompt in prompts]
+    for place, line in enumerate(lines):
         folder = root / f"{place:05d}"
         (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
         (folder / METADATA).write_text(line, encoding="utf-8")
+
+
+def export(root: Path, prompts: Sequence[Prompt], images: Mapping[tuple[str, int], Path]) -> None:
+    """Copy PNG files, by prompt id and number, to where the official tool looks for them. Raises UserError, before
+    anything is written, for a prompt that GenEval knows no demands for.
+    """
+    place_samples(root, prompts)
+    places = {prompt.id: place for place, prompt in enumerate(prompts)}
+    for (prompt_id, number), file in images.items():
+        write_sample(root, places[prompt_id], number, file)
 
 
 def sample_path(root: Path, place: int, number: int) -> Path:

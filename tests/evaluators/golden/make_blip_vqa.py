@@ -5,7 +5,7 @@
 #     "torchvision", "numpy<2", "pillow<11", "requests",
 # ]
 # ///
-"""Golden BLIP-VQA probabilities: `uv run --script tests/evaluators/golden/make_blip_vqa.py`.
+"""Golden BLIP-VQA probabilities: `PYTHONPATH=tests uv run --script tests/evaluators/golden/make_blip_vqa.py`.
 
 Salesforce's BLIP_VQA, in the package blip-ci, with a smaller vision tower, BERT and vocabulary. T2I-CompBench adds one
 method to its class, vqa_prob: the first step of the decoder after [DEC], softmax, yes / (yes + no). It is written out
@@ -16,22 +16,17 @@ Questions of one image are a padded batch, as released.
 import ast
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-
 import seeded
 import torch
 import transformers
+from blip.models import blip, blip_vqa, vit
 from PIL import Image
 from torchvision import transforms
 from torchvision.transforms.functional import InterpolationMode
-
-from blip.models import blip, blip_vqa, vit
 
 WORDS = [*seeded.BERT, "yes", "no"]
 QUESTIONS = [
@@ -41,6 +36,7 @@ QUESTIONS = [
     "the horse and " * 20 + "cat?",
     "?",
 ]
+SIZES = [(480, 480), (64, 48), (301, 224), (512, 640)]
 WIDTH = 128
 MED = {
     "architectures": ["BertModel"],
@@ -74,7 +70,9 @@ def cleaner() -> Callable[[str], str]:
 
 
 def small_vision(*_: object, **__: object) -> tuple[torch.nn.Module, int]:
-    return vit.VisionTransformer(img_size=480, patch_size=60, embed_dim=WIDTH, depth=2, num_heads=WIDTH // 64), WIDTH
+    return vit.VisionTransformer(
+        img_size=480, patch_size=60, embed_dim=WIDTH, depth=2, num_heads=WIDTH // 64
+    ), WIDTH
 
 
 def model() -> blip_vqa.BLIP_VQA:
@@ -128,17 +126,19 @@ def main() -> None:
         ]
     )
     questions = [cleaner()(question) for question in QUESTIONS]
-    images = [prepare(Image.fromarray(picture)) for picture in seeded.pictures()[:4]]
+    pictures = [seeded.picture(*size, seed=number) for number, size in enumerate(SIZES)]
+    images = [prepare(Image.fromarray(picture)) for picture in pictures]
     made_by = f"blip-ci 0.0.5, transformers {transformers.__version__}, torch {torch.__version__}"
     document = {
         "made_by": made_by,
         "shapes": shapes,
+        "sizes": SIZES,
         "words": WORDS,
         "questions": QUESTIONS,
         "cleaned": questions,
         "scores": [agree(official, image, questions) for image in images],
     }
-    seeded.write_golden(HERE / "blip_vqa.json", document)
+    seeded.write_golden(Path(__file__).parent / "blip_vqa.json", document)
 
 
 def shared(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

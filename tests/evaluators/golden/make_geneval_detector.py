@@ -1,12 +1,18 @@
-"""Makes geneval_detector.json: what the official detector's code finds with small random weights.
+# /// script
+# requires-python = "==3.11.*"
+# dependencies = [
+#     "mmdet==2.27.0", "mmcv==1.7.2", "torch==2.15.0", "torchvision", "numpy<2", "pillow<10", "yapf==0.33.0",
+#     "opencv-python-headless<4.12", "setuptools<81",
+# ]
+# [tool.uv]
+# build-constraint-dependencies = ["setuptools<70"]
+# override-dependencies = ["opencv-python; sys_platform == 'never'"]
+# ///
+"""Golden detections: `MMCV_WITH_OPS=0 uv run --script tests/evaluators/golden/make_geneval_detector.py [--full]`.
 
-    python make_geneval_detector.py [--full]      prints the JSON, or judges the full-size network
-
-Needs an environment of its own, and no compiler: mmdet 2.27.0 and the Python files of mmcv 1.7.2 (its source package,
-unpacked; MMCV_WITH_OPS=0), addict, yapf 0.33.0, terminaltables, pycocotools, six, opencv-python-headless 4.11,
-numpy 1.26, pillow 9.5, and torch. The compiled operators of mmcv are not there: on a CPU multi-scale deformable
-attention is mmcv's own Python. Weights and images follow from names and a frozen generator, see
-made_mask2former.py, so the test makes the same ones.
+What mmdet's own code finds with small random weights, as GenEval calls it; with --full, the official sizes, to be
+looked at. mmcv is taken without its compiled operators: on a CPU multi-scale deformable attention is mmcv's own
+Python. Weights and images follow from names and a frozen generator, see made_mask2former.py: the test makes the same.
 """
 
 import importlib.machinery

@@ -1,10 +1,17 @@
-"""Makes geneval_rules.json: the official tool's verdicts on made detections, and its colours by a random CLIP.
+# /// script
+# requires-python = "==3.11.*"
+# dependencies = [
+#     "open_clip_torch==2.20.0", "clip_benchmark==1.4.0", "torch==2.15.0", "torchvision", "numpy<2", "pillow<10",
+#     "pandas<3", "setuptools<81",
+# ]
+# [tool.uv]
+# override-dependencies = ["torch==2.15.0", "torchvision>=0.20", "numpy<2", "pandas<3"]
+# ///
+"""Golden verdicts and colours: `uv run --script tests/evaluators/golden/make_geneval_rules.py CHECKOUT`.
 
-    python make_geneval_rules.py CHECKOUT        of github.com/djghosh13/geneval, af4902f
-
-The environment is that of make_geneval_detector.py with open_clip_torch 2.20.0, clip_benchmark 1.4.0, scikit-learn,
-ftfy, regex and pandas. In the verdicts the detector and the colours are made, all else is the tool's own; its colour
-classifier is asked about other objects afterwards.
+CHECKOUT is github.com/djghosh13/geneval at af4902f: its evaluate_images.py decides. In the verdicts the detector (mmdet
+is not needed) and the colours are made, all else is the tool's own; then its colour classifier is asked, with a random
+CLIP.
 """
 
 import importlib.util
@@ -14,16 +21,17 @@ import types
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import made_geneval as made
-import make_geneval_detector  # stands in for what of mmcv is not compiled
 import numpy as np
 import open_clip
 import torch
 from PIL import Image
 
-assert make_geneval_detector.extension
+detector = types.ModuleType("mmdet.apis")
+detector.inference_detector = detector.init_detector = None
+sys.modules |= {"mmdet": types.ModuleType("mmdet"), "mmdet.apis": detector}
 GLOBALS = {
     "DEVICE": "cpu",
     "object_detector": None,

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = "==3.11.*"
-# dependencies = ["hpsv2x==1.2.0", "torch", "torchvision"]
+# dependencies = ["hpsv2x==1.2.0", "torch", "torchvision", "numpy<2", "pillow<11"]
 # ///
 """Golden HPS scores: `PYTHONPATH=tests uv run --script tests/evaluators/golden/make_hpsv2.py`.
 

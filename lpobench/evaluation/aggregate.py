@@ -1,0 +1,154 @@
+"""The third stage: scores to means, a table and a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from lpobench.conclude import device_name
+from lpobench.data.pairs.shards import read_claim
+from lpobench.evaluation.execute import BASE
+from lpobench.evaluation.job import Job
+from lpobench.evaluation.scorers import facts_of
+from lpobench.launch import ranks
+from lpobench.plugin import Metric
+from lpobench.prepare import device_of
+from lpobench.records import provenance
+from lpobench.records.evaluation import Difference, EvalRecord, Mean, TaskMean
+from lpobench.records.record import Checkpoint, Protocol, inventory, write_atomic
+from lpobench.records.scores import FILE as SCORES
+from lpobench.records.stats import interval
+from lpobench.report.evaluations import to_markdown
+from lpobench.scoring.evaluate import metrics_by_column
+from lpobench.scoring.staged import labels, scores_of
+from lpobench.scoring.variants import prompts_sha256
+
+TABLE = "table.md"
+
+
+def aggregate(job: Job) -> EvalRecord | dict[str, int]:
+    """Write scores.csv, table.md and, last, the record; or, while scores are missing, how many by scorer."""
+    wanted = job.all_images
+    hashes = job.pictures.listed(wanted)
+    found = {scorer.label: scores_of(job.ledger(scorer), wanted, hashes) for scorer in job.scorers}
+    if missing := {label: count for label, (_, count) in found.items() if count}:
+        return missing
+    tables = {label: table for label, (table, _) in found.items() if table is not None}
+    columns = metrics_by_column({scorer.label: scorer for scorer in job.scorers})
+    values = pd.concat(tables.values(), axis=1).set_axis(list(columns), axis=1)
+    scores = pd.concat([labels(wanted), values], axis=1)
+    write_atomic(job.folder / SCORES, scores.to_csv(index=False, lineterminator="\n"))
+    record = record_of(job, scores, columns, tables)
+    write_atomic(job.folder / TABLE, to_markdown([record]))
+    return record.model_copy(update={"files": inventory(job.folder, (SCORES, TABLE))}).write(job.folder)
+
+
+def record_of(
+    job: Job, scores: pd.DataFrame, columns: Mapping[str, Metric], tables: Mapping[str, pd.DataFrame]
+) -> EvalRecord:
+    """Everything the record says but its files."""
+    part, spec, base = job.part, job.part.spec, read_claim(job.folder / BASE)
+    checkpoint = None
+    if part.checkpoint is not None:
+        checkpoint = Checkpoint(name=part.weights, loaded=base["loaded"], sha256=part.checkpoint)
+    return EvalRecord(
+        id=job.folder.name,
+        backbone=part.backbone,
+        weights=part.weights,
+        checkpoint=checkpoint,
+        backbone_settings=spec.backbone.model_dump(mode="json"),
+        precision=spec.train.precision,
+        base=base["base"],
+        protocol=protocol_of(job),
+        means=part.protocol.means,
+        limits=part.protocol.limits,
+        cut=part.cut,
+        finished=datetime.now(UTC),
+        versions=provenance.versions(),
+        git=provenance.git_state(),
+        device=device_name(device_of(spec)),
+        processes=ranks.world(),
+        costs=job.costs.phases,
+        made=job.made,
+        metrics={name: mean_of(scores, name, metric, job) for name, metric in columns.items()},
+        tasks={name: by_task(scores, name) for name in columns},
+        shown=tuple(name for name in columns if scores[name].isin((0.0, 1.0)).all()) or tuple(columns)[:1],
+        suites=suites_of(job, scores, tables),
+        differences=differences_of(job, tables),
+        scorers={scorer.label: facts_of(scorer) for scorer in job.scorers},
+        files={},
+    )
+
+
+def protocol_of(job: Job) -> Protocol:
+    """How these images were made and scored."""
+    settings = job.part.settings
+    return Protocol(
+        protocol=job.part.protocol.id,
+        source=settings.prompts,
+        num_prompts=len(job.prompts),
+        num_texts=len({prompt.text for prompt in job.prompts}),
+        prompts_sha256=prompts_sha256(job.prompts),
+        images_per_prompt=settings.images_per_prompt,
+        num_steps=settings.num_steps,
+        guidance_scale=settings.guidance_scale,
+        seed=settings.seed,
+        confidence=settings.confidence,
+        bootstrap_samples=settings.bootstrap_samples,
+        evaluators={scorer.label: scorer.version for scorer in job.scorers},
+    )
+
+
+def mean_of(scores: pd.DataFrame, name: str, metric: Metric, job: Job) -> Mean:
+    """Over prompts, with its bootstrap interval."""
+    settings = job.part.settings
+    by_prompt = scores.groupby("prompt_id", sort=True).agg({name: "mean", "prompt": "first"})
+    low, high = interval(
+        by_prompt[name].to_numpy(),
+        by_prompt["prompt"],
+        settings.confidence,
+        settings.bootstrap_samples,
+        settings.seed,
+    )
+    return Mean(
+        mean=by_prompt[name].mean(),
+        low=low,
+        high=high,
+        num_prompts=len(by_prompt),
+        num_images=len(scores),
+        higher_is_better=metric.higher_is_better,
+        unit=metric.unit,
+    )
+
+
+def by_task(scores: pd.DataFrame, name: str) -> dict[str, TaskMean]:
+    tasks = scores[scores["task"] != ""].groupby("task", sort=True)
+    return {
+        task: TaskMean(mean=rows[name].mean(), num_prompts=rows["prompt_id"].nunique())
+        for task, rows in tasks
+    }
+
+
+def suites_of(
+    job: Job, scores: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, dict[str, float]]:
+    """What evaluators say of the whole suite."""
+    about = scores[["prompt_id", "image", "prompt", "task"]]
+    found = {
+        scorer.label: scorer.settings.summary(pd.concat([about, tables[scorer.label]], axis=1))
+        for scorer in job.scorers
+    }
+    return {label: numbers for label, numbers in found.items() if numbers}
+
+
+def differences_of(job: Job, tables: Mapping[str, pd.DataFrame]) -> dict[str, Difference]:
+    """Of every metric that both engines have scored."""
+    both = [scorer for scorer in job.scorers if scorer.engine == "official" and scorer.name in tables]
+    found = {}
+    for scorer in both:
+        for metric in scorer.metrics:
+            gap = tables[scorer.label][metric] - tables[scorer.name][metric]
+            found[metric] = Difference(mean=gap.mean(), largest=gap.abs().max())
+    return found
