@@ -16,7 +16,6 @@ class Network(EvaluatorSettings):
     """A scorer with weights."""
 
     licence: ClassVar[str] = "unknown"
-    """Of the weights."""
     on_gpu: ClassVar[Literal["float32", "float16", "bfloat16"]] = "float32"
     """What the released code computes in on a GPU; on a CPU it is float32."""
 

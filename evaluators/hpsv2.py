@@ -34,6 +34,7 @@ class HPSv2(Network):
     }
     licence: ClassVar[str] = "Apache-2.0"
     on_gpu: ClassVar[Literal["float32", "float16", "bfloat16"]] = "float16"
+    official: ClassVar[str | None] = "hpsv2x"
 
     weights: str = "hpsv2"
     """The released weights: an asset, or a file, .pt or .safetensors."""
@@ -46,6 +47,9 @@ class HPSv2(Network):
     def assets(self) -> dict[str, Path]:
         """What it reads. Raises MissingAsset or UserError."""
         return {"HPS weights": place(self.weights)}
+
+    def official_options(self) -> dict[str, str]:
+        return {"weights": str(self.assets()["HPS weights"])}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Scorer:
         """The live scorer; what it computes in is its own setting."""

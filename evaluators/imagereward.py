@@ -33,6 +33,7 @@ class ImageReward(Network):
         "imagereward": Metric(-math.inf, math.inf, True, "standard deviations", SOURCE)
     }
     licence: ClassVar[str] = "Apache-2.0"
+    official: ClassVar[str | None] = "image-reward"
 
     weights: str = "imagereward"
     """The released folder, ImageReward.pt and med_config.json: an asset, or a place on disk."""
@@ -42,6 +43,15 @@ class ImageReward(Network):
     def assets(self) -> dict[str, Path]:
         """What it reads. Raises MissingAsset or UserError."""
         return {"ImageReward's weights": place(self.weights), "BERT's tokenizer": place(self.tokenizer)}
+
+    def official_options(self) -> dict[str, str]:
+        folder, words = self.assets().values()
+        files = {
+            "weights": folder / "ImageReward.pt",
+            "config": folder / "med_config.json",
+            "tokenizer": words,
+        }
+        return {name: str(path) for name, path in files.items()}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Scorer:
         """The live scorer; what it computes in is its own setting."""

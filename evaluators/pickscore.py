@@ -30,7 +30,6 @@ class PickScore(Network):
 
     version: ClassVar[str] = "1"
     metrics: ClassVar[dict[str, Metric]] = {"pickscore": Metric(-100, 100, True, "points", SOURCE)}
-    licence: ClassVar[str] = "unknown"
 
     weights: str = "pickscore"
     """Its CLIP: an asset, or a folder in transformers' layout."""

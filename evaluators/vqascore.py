@@ -31,6 +31,9 @@ class VQAScore(Network):
     version: ClassVar[str] = "1"
     metrics: ClassVar[dict[str, Metric]] = {"vqascore": Metric(0, 1, True, "probability", f"{SOURCE}-xxl")}
     on_gpu: ClassVar[Literal["float32", "float16", "bfloat16"]] = "bfloat16"
+    official: ClassVar[str | None] = "t2v-metrics"
+    official_model: ClassVar[str] = "clip-flant5-xxl"
+    """What t2v_metrics calls it."""
 
     weights: str = "vqascore-xxl"
     """CLIP-FlanT5: an asset, or a folder."""
@@ -44,6 +47,10 @@ class VQAScore(Network):
         """What it reads. Raises MissingAsset or UserError."""
         names = {"CLIP-FlanT5": self.weights, "FLAN-T5's tokenizer": self.tokenizer, "its CLIP": self.eye}
         return {word: place(name) for word, name in names.items()}
+
+    def official_options(self) -> dict[str, str]:
+        places = zip(("weights", "tokenizer", "eye"), self.assets().values(), strict=True)
+        return {"model": self.official_model, **{name: str(path) for name, path in places}}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Scorer:
         """The live scorer; what it computes in is its own setting."""
@@ -63,6 +70,8 @@ class VQAScoreXL(VQAScore):
     """VQAScore by CLIP-FlanT5-XL: the probability of a yes to "does this figure show" the prompt."""
 
     metrics: ClassVar[dict[str, Metric]] = {"vqascore_xl": Metric(0, 1, True, "probability", f"{SOURCE}-xl")}
+
+    official_model: ClassVar[str] = "clip-flant5-xl"
 
     weights: str = "vqascore-xl"
     """CLIP-FlanT5: an asset, or a folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,11 +14,16 @@ from lpobench.plugin import UserError
 NAME = ".lock"
 
 
-@contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder`, made if missing. Raises UserError where another process has it or it is not writable.
+class InUse(UserError):
+    """Another process works in a folder."""
 
-    The file stays behind, empty: removing it would let two processes lock two files of the same name.
+
+@contextmanager
+def run_lock(folder: Path, wait: Callable[[InUse], None] | None = None) -> Iterator[None]:
+    """Hold `folder`, made if missing. Raises InUse where another process has it, UserError where it is not writable.
+
+    `wait` is called with the refusal in place of raising it, and then it is tried again. The file stays behind, empty:
+    removing it would let two processes lock two files of the same name.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -26,10 +31,10 @@ def run_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder} is in use by {_holder(file)}; wait for it, or choose --out") from None
+        while (busy := _try(file, folder)) is not None:
+            if wait is None:
+                raise busy
+            wait(busy)
         file.truncate(0)
         file.write(f"{os.getpid()} {socket.gethostname()}\n")
         file.flush()
@@ -37,6 +42,15 @@ def run_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _try(file, folder: Path) -> InUse | None:
+    """Lock the file, or who has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return InUse(f"{folder} is in use by {_holder(file)}; wait for it, or choose --out")
+    return None
 
 
 def _holder(file) -> str:

@@ -153,3 +153,6 @@ MAKERS: dict[str, Callable[[Path], Network]] = {
     "vqascore_xl": lambda place: vqascore(place, VQAScoreXL),
 }
 """By the evaluator's name: settings whose files are in a folder that is there and empty."""
+OFFICIAL = {"hpsv2": "hpsv2x", "hpsv21": "hpsv2x", "imagereward": "image-reward"}
+OFFICIAL |= {"vqascore": "t2v-metrics", "vqascore_xl": "t2v-metrics"}
+"""The worker that has the authors' own code."""

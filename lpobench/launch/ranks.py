@@ -2,8 +2,8 @@
 
 The rule of everything built on this: the result does not depend on the number of processes. Work is split,
 never repeated; random numbers are drawn for all of it by everybody, and each keeps its part; only the main
-process (rank 0) writes files. Every function but `world`, `rank`, `is_main`, `share` and `say` has to be
-called by all processes, in the same order.
+process (rank 0) writes files. Every function but `world`, `rank`, `is_main`, `share`, `say` and `tell` has to
+be called by all processes, in the same order.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ def say(line: str) -> None:
     """A line on stderr, by the main process."""
     if is_main():
         print(line, file=sys.stderr)
+
+
+def tell(line: str) -> None:
+    """A line on stderr, by whoever has something to say."""
+    print(line, file=sys.stderr)
 
 
 def gather(value: T) -> list[T]:

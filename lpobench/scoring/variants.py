@@ -1,33 +1,52 @@
-"""The two variants of a comparison: the policy, and its untouched base, whose scores runs share."""
+"""The two variants of a comparison: the policy, and its untouched base, whose images and scores runs share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import shutil
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
 
-from lpobench.data.cache import cached, folder_of
+from lpobench.data.cache import folder_of
+from lpobench.data.pairs.shards import claim, read_claim, worker_folder
 from lpobench.launch import memory, ranks
+from lpobench.lock import InUse
 from lpobench.records.costs import Costs
-from lpobench.records.scores import FILE, read_scores, write_scores
 from lpobench.sampling import Policy
-from lpobench.scoring.evaluate import LABELS, Scored, evaluate, metric_columns, metrics_by_column
-from lpobench.scoring.generate import Batch, Sampler, generate
+from lpobench.scoring.generate import Painter, Sampler
+from lpobench.scoring.pictures import Pictures
+from lpobench.scoring.staged import Judge, Share, score_table, together
 from lpobench.signals import Preempted, StopFlag
 from lpobench.spec import EvalSettings
-from lpobench.types import Evaluator, Prompt
+from lpobench.types import Prompt
 
-PICTURES = "pictures.npy"
-NO_SCORE = {"prompts", "num_prompts", "batch_size", "confidence", "bootstrap_samples", "grid_prompts"}
-"""Evaluation settings that change no score of a given prompt."""
+ABOUT = "about.json"
+NO_IMAGE = {"prompts", "num_prompts", "batch_size", "confidence", "bootstrap_samples", "grid_prompts"}
+"""Evaluation settings that change no image of a given prompt."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of all images of a variant, and some of the images."""
+
+    table: pd.DataFrame
+    """Columns prompt_id, image, prompt, task ("" without one), then one per metric (float64)."""
+    pictures: dict[str, UInt8[np.ndarray, "H W 3"]]
+    """The first image of each prompt in the sample grid, by prompt id."""
+    batch: int | None = None
+    """Images that were made at a time, where eval.batch_size did not fit in memory."""
+    reused: tuple[str, ...] = ()
+    """Phases whose result was there already."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +59,11 @@ class Scorer:
     policy: Policy
     prompts: Sequence[Prompt]
     settings: EvalSettings
-    evaluators: Mapping[str, Evaluator]
+    judges: Sequence[Judge]
     costs: Costs
     stop: StopFlag
+    cuts: list[int] = field(default_factory=list)
+    """Sizes of batches that fitted where larger ones did not."""
 
     @cached_property
     def shown(self) -> list[str]:
@@ -55,107 +76,98 @@ class Scorer:
             seen[task] += 1
         return [prompt_id for _, _, prompt_id in sorted(ranked)[: self.settings.grid_prompts]]
 
-    def score(self, variant: str, *, reference: bool = False, sampler: Sampler | None = None) -> Scored:
-        """Raises Preempted when asked to stop: these images have to be made again, the training has not."""
-        with self.costs.phase(f"evaluate {variant}"):
-            try:
-                mine, left = self._share(variant, reference, sampler), None
-            except Preempted as preempted:
-                mine, left = None, str(preempted)
-            if message := ranks.first(left):
-                raise Preempted(message)
-            return Scored.merge(ranks.gather(mine))
+    def score(
+        self,
+        variant: str,
+        folder: Path,
+        about: Mapping[str, object],
+        *,
+        reference: bool = False,
+        sampler: Sampler | None = None,
+    ) -> Scored:
+        """Images and scores of a variant, in `folder`; `about` is what decides the images, besides prompts and settings.
 
-    def score_base(
-        self, root: Path, base: Mapping[str, object], identities: Mapping[str, object]
-    ) -> tuple[Scored, bool]:
-        """Scores of the untouched base, and whether earlier runs had made them all.
-
-        `base` identifies the base and `identities` each evaluator, which has an entry of its own in the cache: what
-        no earlier run has asked for is scored now, of images that are made once more. Prompts and settings are added
-        here.
+        What is in the folder and is of something else is removed. Raises Preempted when asked to stop.
         """
-        common = {**base, "prompts": prompts_sha256(self.prompts), "shown": self.shown}
-        common["settings"] = self.settings.model_dump(exclude=NO_SCORE)
-        keys = {name: {**common, "evaluator": identities[name]} for name in self.evaluators}
-        missing = ranks.from_main(
-            lambda: [name for name, key in keys.items() if not folder_of(root, "base", key).is_dir()]
-        )
-        made = None
-        if missing:
-            asked = {name: self.evaluators[name] for name in missing}
-            made = replace(self, evaluators=asked).score("none", reference=True)
-        return ranks.from_main(lambda: self._kept(root, keys, missing, made)), not missing
+        about = {**about, **self.conditions}
+        ranks.from_main(lambda: clear_other(folder, about))
+        with ExitStack() as stack:
+            place, said = (ranks.rank(), ranks.world()), []
+            scratch = stack.enter_context(worker_folder(folder, place, lambda busy: self._wait(busy, said)))
+            claim(folder / ABOUT, about, scratch)
+            numbers = range(self.settings.images_per_prompt)
+            share = Share(folder, self.prompts, numbers, numbers, place, scratch, self.stop, ranks.say)
+            painted = together(lambda: self._paint(share, variant, reference, sampler))
+            judged = together(lambda: self._judge(share, variant))
+        table, missing = ranks.from_main(lambda: score_table(share, self.judges))
+        assert table is not None, f"scores are missing: {missing}"
+        done = {"generate": painted, "evaluate": judged}
+        reused = tuple(f"{what} {variant}" for what, new in done.items() if not ranks.anywhere(new > 0))
+        cut = min((some for cuts in ranks.gather(self.cuts) for some in cuts), default=None)
+        return Scored(table, self._pictures(share), cut, reused)
 
-    def _share(self, variant: str, reference: bool, sampler: Sampler | None) -> Scored:
-        """Scores of this process's prompts."""
-        cuts: list[int] = []
+    def score_base(self, root: Path, base: Mapping[str, object]) -> Scored:
+        """Of the untouched base, as far as earlier runs have not made them. `base` identifies it."""
+        folder = folder_of(root, "base", {**base, **self.conditions})
+        return self.score("none", folder, base, reference=True)
+
+    @property
+    def conditions(self) -> dict[str, object]:
+        """What decides images besides the model."""
+        settings = self.settings.model_dump(mode="json", exclude=NO_IMAGE)
+        return {"prompts_sha256": prompts_sha256(self.prompts), "settings": settings}
+
+    def _paint(self, share: Share, variant: str, reference: bool, sampler: Sampler | None) -> int:
+        """How many images were missing."""
+        if not (missing := share.look()):
+            return 0
 
         def halved(size: int) -> None:
-            cuts.append(size)
-            print(f"out of memory making images of {variant}: {size} at a time from here on", file=sys.stderr)
+            self.cuts.append(size)
+            ranks.tell(f"out of memory making images of {variant}: {size} at a time from here on")
 
-        shown = f"images of {variant}" if ranks.is_main() else None
-        prompts = self.prompts[ranks.share(len(self.prompts))]
-        batches = generate(
-            self.policy,
-            prompts,
-            self.settings,
-            reference=reference,
-            sampler=sampler,
-            progress=shown,
-            halved=halved,
-        )
-        with memory.explained(
+        painter = Painter(self.policy, self.settings, reference, sampler, halved=halved)
+        with self.costs.phase(f"generate {variant}"), self._memory(variant):
+            share.paint(painter, f"images of {variant}")
+        return missing
+
+    def _judge(self, share: Share, variant: str) -> int:
+        """How many scores were missing."""
+        todo = {judge: missing for judge in self.judges if (missing := share.unscored(judge))}
+        for judge in todo:
+            with self.costs.phase(f"evaluate {variant}"), self._memory(variant):
+                with judge.live(self.policy.backbone.device) as evaluator:
+                    share.score(judge, evaluator, f"scoring {variant} with {judge.label}")
+        return sum(todo.values())
+
+    def _memory(self, variant: str):
+        return memory.explained(
             f"scoring {variant}, one image at a time", "a lower train.precision needs less"
-        ):
-            made = self._until_stopped(self.costs.each(f"generate {variant}", batches))
-            return replace(evaluate(self.evaluators, made, keep=self.shown), batch=min(cuts, default=None))
-
-    def _kept(
-        self,
-        root: Path,
-        keys: Mapping[str, Mapping[str, object]],
-        missing: Sequence[str],
-        made: Scored | None,
-    ) -> Scored:
-        """The scores as the cache has them, put there if they have just been made."""
-        tables, pictures = [], {}
-        made_columns = metric_columns({name: self.evaluators[name] for name in missing})
-        for name, key in keys.items():
-            alone = {name: self.evaluators[name]}
-            own = metric_columns(alone)
-            fill = partial(
-                self._save, made, {made_columns.get(metric): column for metric, column in own.items()}
-            )
-            folder, _ = cached(root, "base", key, fill)
-            table = read_scores(folder / FILE, metrics_by_column(alone))
-            tables.append(table.rename(columns={own[metric]: self._columns[metric] for metric in own}))
-            pictures = dict(zip(self.shown, np.load(folder / PICTURES, allow_pickle=False), strict=True))
-        labels = [name for name in tables[0] if name in LABELS]
-        scores = [table.drop(columns=labels) for table in tables]
-        return Scored(pd.concat([tables[0][labels], *scores], axis=1), pictures, made and made.batch)
-
-    @cached_property
-    def _columns(self) -> dict[tuple[str, str], str]:
-        """(evaluator, metric) -> its column in the whole table."""
-        return metric_columns(self.evaluators)
-
-    def _save(self, scored: Scored, columns: Mapping[str, str], folder: Path) -> None:
-        """One evaluator's `columns`, under the names they have alone."""
-        labels = [name for name in scored.table if name in LABELS]
-        write_scores(scored.table[[*labels, *columns]].rename(columns=dict(columns)), folder / FILE)
-        np.save(
-            folder / PICTURES, np.array([scored.pictures[name] for name in self.shown]), allow_pickle=False
         )
 
-    def _until_stopped(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            if self.stop.requested:
-                raise Preempted(
-                    f"{self.stop.reason}: stopped between images; the same command goes on from there"
-                )
-            yield batch
+    def _pictures(self, share: Share) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
+        """Of the sample grid, for the main process, which draws it."""
+        if not ranks.is_main():
+            return {}
+        pictures = Pictures(share.folder)
+        shown = [(prompt, 0) for prompt in self.prompts if prompt.id in self.shown]
+        hashes = pictures.listed(shown)
+        return {name: pictures.read((name, 0), hashes[name, 0]) for name in self.shown}
+
+    def _wait(self, busy: InUse, said: list[InUse]) -> None:
+        """Another run is making the same. Raises Preempted when asked to stop."""
+        if self.stop.requested:
+            raise Preempted(f"{self.stop.reason}: stopped while waiting; the same command goes on from there")
+        if not said:
+            ranks.tell(f"waiting: {busy}")
+            said.append(busy)
+        time.sleep(0.5)
+
+
+def clear_other(folder: Path, about: Mapping[str, object]) -> None:
+    """Remove images of something else: such as a checkpoint that has changed since."""
+    if (folder / ABOUT).exists() and read_claim(folder / ABOUT) != json.loads(json.dumps(about)):
+        shutil.rmtree(folder)
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:

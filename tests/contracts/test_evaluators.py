@@ -1,23 +1,58 @@
-"""What every registered evaluator keeps."""
+"""What every registered evaluator keeps. One that needs weights adds a line to `SMALL`: small random ones."""
 
+from functools import partial
+
+import made_geneval_scorer
+import made_mask2former
+import made_scorers
 import pandas as pd
 import pytest
 import torch
 
+import evaluators.geneval.detector
+from evaluators.clipscore import ClipScoreH, ClipScoreL, ClipScoreTiny
+from evaluators.geneval.settings import GenEvalFAIR
+from evaluators.hpsv2 import HPSv21
+from evaluators.vqascore import VQAScoreXL
 from lpobench import registry
-from lpobench.data.shapes import prompts
+from lpobench.data.prompts import load_prompts
 from lpobench.types import Evaluator
 
+SMALL = {
+    "aesthetic": made_scorers.aesthetic,
+    "clipscore": made_scorers.clipscore,
+    "clipscore_l14": partial(made_scorers.clipscore, kind=ClipScoreL),
+    "clipscore_h14": partial(made_scorers.clipscore, kind=ClipScoreH),
+    "clipscore_tiny": partial(made_scorers.clipscore, kind=ClipScoreTiny),
+    "geneval": made_geneval_scorer.geneval,
+    "hpsv2": made_scorers.hpsv2,
+    "hpsv21": partial(made_scorers.hpsv2, kind=HPSv21),
+    "imagereward": made_scorers.imagereward,
+    "pickscore": made_scorers.pickscore,
+    "vqascore": made_scorers.vqascore,
+    "vqascore_xl": partial(made_scorers.vqascore, kind=VQAScoreXL),
+}
+UNMADE = {"geneval_fair": GenEvalFAIR}
+"""Presets of one that is made, with another file's layout."""
 
-@pytest.fixture(params=registry.names("evaluators"))
-def evaluator(request):
-    return registry.get("evaluators", request.param)().load(torch.device("cpu"), torch.float32)
+
+@pytest.fixture(params=[name for name in registry.names("evaluators") if name not in UNMADE])
+def settings(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluators.geneval.detector, "SCALE", made_mask2former.SCALE)
+    make = SMALL.get(request.param)
+    return make(tmp_path) if make else registry.get("evaluators", request.param)()
 
 
 @pytest.fixture
-def case():
-    images = torch.rand((3, 3, 64, 64), generator=torch.Generator().manual_seed(0))
-    return images, prompts("eval", 3, seed=0)
+def evaluator(settings):
+    return settings.load(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def case(settings):
+    """Three images and prompts; of the suite an evaluator is for, if it is for one."""
+    images = torch.randint(256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0)) / 255
+    return images, load_prompts(settings.suite or "shapes", "eval", 3, seed=0)
 
 
 def test_keeps_the_contract(evaluator, case):
@@ -37,6 +72,10 @@ def test_rows_are_independent_and_keep_their_order(evaluator, case):
     single = pd.concat(
         [evaluator.score(images[i : i + 1], texts[i : i + 1]) for i in range(3)], ignore_index=True
     )
-    pd.testing.assert_frame_equal(whole, single)
+    pd.testing.assert_frame_equal(whole, single, rtol=1e-5, atol=1e-6)
     backwards = evaluator.score(images.flip(0), texts[::-1])
-    pd.testing.assert_frame_equal(whole, backwards[::-1].reset_index(drop=True))
+    pd.testing.assert_frame_equal(whole, backwards[::-1].reset_index(drop=True), rtol=1e-5, atol=1e-6)
+
+
+def test_its_files_are_there(settings):
+    assert all(path.exists() for path in settings.assets().values())

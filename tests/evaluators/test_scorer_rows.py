@@ -1,12 +1,14 @@
 """What all neural scorers keep: a score is a function of the image, the prompt and the settings, to the last bit."""
 
 import json
+from pathlib import Path
 
 import made_scorers
 import pytest
 import torch
 
 from lpobench.plugin import MissingAsset
+from lpobench.scoring import worker
 from lpobench.types import Evaluator, Prompt
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -56,18 +58,18 @@ def test_missing_files_are_one_line_before_anything_is_read(name, tmp_path, monk
     assert name == "clipscore_tiny" or "`lpobench download " in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if made_scorers.OFFICIAL.get(name)])
+def test_official_code_is_told_where_the_same_files_are(name, tmp_path):
+    settings = made_scorers.MAKERS[name](tmp_path)
+    assert settings.official == made_scorers.OFFICIAL[name]
+    assert settings.official in worker.names()
+    options = settings.official_options()
+    assert json.loads(json.dumps(options)) == options
+    assert all(Path(place).exists() for option, place in options.items() if option != "model")
+
+
 def test_what_it_computes_in():
-    gpu = torch.device("cuda")
-    made = {name: type(settings)() for name, settings in _settings().items()}
-    assert {settings.torch_dtype(CPU) for settings in made.values()} == {torch.float32}
-    halves = {name: settings.torch_dtype(gpu) for name, settings in made.items()}
-    assert {name for name, dtype in halves.items() if dtype == torch.float16} == {"hpsv2", "hpsv21"}
-    assert {name for name, dtype in halves.items() if dtype == torch.bfloat16} == {"vqascore", "vqascore_xl"}
-    told = made["vqascore"].model_copy(update={"dtype": "float32"})
-    assert told.torch_dtype(gpu) == torch.float32
-
-
-def _settings():
+    """Settings that were made by their defaults alone, on a CPU and on a GPU."""
     kinds = (made_scorers.HPSv2, made_scorers.HPSv21, made_scorers.VQAScore, made_scorers.VQAScoreXL)
     kinds += (
         made_scorers.PickScore,
@@ -75,4 +77,8 @@ def _settings():
         made_scorers.Aesthetic,
         made_scorers.ClipScore,
     )
-    return {next(iter(kind.metrics)): kind() for kind in kinds}
+    assert {kind().torch_dtype(CPU) for kind in kinds} == {torch.float32}
+    on_gpu = [kind().torch_dtype(torch.device("cuda")) for kind in kinds]
+    assert on_gpu == [torch.float16] * 2 + [torch.bfloat16] * 2 + [torch.float32] * 4
+    told = made_scorers.VQAScore(dtype="float32")
+    assert told.torch_dtype(torch.device("cuda")) == torch.float32

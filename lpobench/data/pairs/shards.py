@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpobench.lock import run_lock
+from lpobench.lock import InUse, run_lock
 from lpobench.plugin import UserError
 
 WORKERS = ".workers"
@@ -68,10 +68,15 @@ def parse_worker(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def worker_folder(folder: Path, worker: tuple[int, int]) -> Iterator[Path]:
-    """The scratch folder of one worker, which no other process has; what a killed one left in it is removed."""
+def worker_folder(
+    folder: Path, worker: tuple[int, int], wait: Callable[[InUse], None] | None = None
+) -> Iterator[Path]:
+    """The scratch folder of one worker, which no other process has; what a killed one left in it is removed.
+
+    Raises InUse, or calls `wait`, where another process is this worker.
+    """
     scratch = folder / WORKERS / f"{worker[0]}-of-{worker[1]}"
-    with run_lock(scratch):
+    with run_lock(scratch, wait):
         for left in scratch.glob(".*.tmp"):
             left.unlink()
         yield scratch
