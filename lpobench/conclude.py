@@ -13,14 +13,15 @@ import torch
 
 from lpobench.launch import ranks
 from lpobench.learning.train import TrainResult
+from lpobench.plugin import Metric
 from lpobench.prepare import Parts
 from lpobench.records import provenance
 from lpobench.records.record import Checkpoint, Cost, Protocol, RunRecord, inventory
 from lpobench.records.scores import FILE, write_scores
 from lpobench.records.stats import compare
 from lpobench.report.figures import Column, grid
-from lpobench.scoring.evaluate import LABELS, Scored, metrics_by_column
-from lpobench.scoring.variants import prompts_sha256
+from lpobench.scoring.evaluate import LABELS, metrics_by_column
+from lpobench.scoring.variants import Scored, prompts_sha256
 from lpobench.slots import name_of
 
 GRID, LORA, METRICS = "grid.png", "lora", "metrics.jsonl"
@@ -34,7 +35,6 @@ class Outcome:
     limit: int | None
     training: TrainResult | None
     base: Scored
-    base_reused: bool
     method: Scored
     """The base again when nothing was trained and no checkpoint loaded."""
     checkpoint: Checkpoint | None = None
@@ -77,7 +77,7 @@ def write(parts: Parts, folder: Path, outcome: Outcome, spent: Spent) -> RunReco
         variants[name_of(parts.spec.method)] = outcome.method
     elif outcome.checkpoint:
         variants[outcome.checkpoint.name] = outcome.method
-    metrics = metrics_by_column(parts.evaluators)
+    metrics = metrics_of(parts)
     tables = [scored.table.assign(variant=name) for name, scored in variants.items()]
     scores = pd.concat(tables, ignore_index=True)[[*LABELS, *metrics]]
     write_scores(scores, folder / FILE)
@@ -89,7 +89,7 @@ def write(parts: Parts, folder: Path, outcome: Outcome, spent: Spent) -> RunReco
 def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check: str | None) -> RunRecord:
     """The record of a run whose files are in its folder."""
     spec, device, protocol = parts.spec, parts.policy.backbone.device, protocol_of(parts)
-    higher_is_better = {name: m.higher_is_better for name, m in metrics_by_column(parts.evaluators).items()}
+    higher_is_better = {name: metric.higher_is_better for name, metric in metrics_of(parts).items()}
     cuts = [scored.batch for scored in (outcome.base, outcome.method) if scored.batch is not None]
     metrics, groups = compare(outcome.base.table, outcome.method.table, higher_is_better, protocol)
     return RunRecord(
@@ -112,7 +112,7 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check:
         device=device_name(device),
         processes=ranks.world(),
         costs=spent.costs,
-        reused=tuple(name for name in ("generate none", "evaluate none") if outcome.base_reused),
+        reused=outcome.base.reused,
         peak_memory_bytes=spent.peak_memory,
         image_batch=min(cuts, default=None),
         protocol=protocol,
@@ -138,8 +138,13 @@ def protocol_of(parts: Parts) -> Protocol:
         seed=settings.seed,
         confidence=settings.confidence,
         bootstrap_samples=settings.bootstrap_samples,
-        evaluators={name: evaluator.version for name, evaluator in parts.evaluators.items()},
+        evaluators={judge.label: judge.version for judge in parts.judges},
     )
+
+
+def metrics_of(parts: Parts) -> dict[str, Metric]:
+    """What each column of scores means."""
+    return metrics_by_column({judge.label: judge for judge in parts.judges})
 
 
 def draw(path: Path, variants: Mapping[str, Scored], check: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,20 @@ from lpobench.checkpoints import locate_checkpoint
 from lpobench.data.cache import content, folder_of
 from lpobench.data.pairs.preferred import Preferred
 from lpobench.data.prompts import check_held_out, load_prompts
+from lpobench.evaluation.scorers import Scorer
 from lpobench.launch import memory, ranks
 from lpobench.lock import run_lock
 from lpobench.plugin import RewardSettings, UserError
 from lpobench.records.costs import Costs
 from lpobench.records.record import write_atomic
 from lpobench.sampling import Policy
+from lpobench.scoring.evaluate import score_images
 from lpobench.scoring.generate import fingerprint
 from lpobench.scoring.reward_score import RewardScore
+from lpobench.scoring.staged import Judge
 from lpobench.slots import name_of
 from lpobench.spec import RunSpec
-from lpobench.types import Backbone, Evaluator, Prompt, RewardModel
+from lpobench.types import Backbone, Prompt, RewardModel
 
 LESS = "a lower train.precision needs less, and the settings of the backbone may offer to offload parts"
 LESS_TRAINING = "a smaller batch needs less: see `lpobench show` of the reward for its training settings"
@@ -46,7 +49,8 @@ class Parts:
     reward: RewardModel | None
     trained_reward: str | None
     """Name in the cache of the reward that was trained for this run."""
-    evaluators: dict[str, Evaluator]
+    judges: tuple[Judge, ...]
+    """Who scores the finished images: loaded when it is their turn, one at a time."""
     train_prompts: Sequence[Prompt]
     """None where nothing is trained, or pairs are."""
     pairs: Preferred | None
@@ -62,12 +66,12 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
     costs, device, dtype = Costs(), device_of(spec), dtype_of(spec)
     with costs.phase("load"), memory.explained("loading the model", LESS):
         train_prompts, eval_prompts = prompts_of(spec)
-        evaluators = {name_of(settings): settings.load(device, torch.float32) for settings in spec.evaluators}
+        judges: list[Judge] = [Scorer(settings) for settings in spec.evaluators]
         backbone = spec.backbone.load(device, dtype)
         base = fingerprint_of(spec, backbone, eval_prompts)
         pairs = pairs_of(spec, backbone, eval_prompts)
         checkpoint = checkpoint_of(spec, backbone)
-        try_evaluators(evaluators, backbone, eval_prompts[0])
+        try_judges(judges, backbone, eval_prompts[0])
     settings, name = spec.reward, None
     if train_reward:
         with costs.phase("reward"):
@@ -79,13 +83,13 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
         spec.method.check(policy, reward)
         if settings and settings.judges:
             version = f"{name_of(settings)} {reward_identity(settings)}"
-            evaluators[name_of(settings)] = RewardScore(name_of(settings), version, reward, policy)
+            judges.append(RewardScore(name_of(settings), version, reward, policy))
         if spec.backbone.releases_text_encoders:
             texts = {"", *(prompt.text for prompt in (*train_prompts, *eval_prompts))}
             release_text_encoders(policy, texts | set(pairs.captions if pairs else ()))
     costs.meter = lambda: policy.work
     return Parts(
-        spec, base, policy, reward, name, evaluators, train_prompts, pairs, eval_prompts, costs, checkpoint
+        spec, base, policy, reward, name, tuple(judges), train_prompts, pairs, eval_prompts, costs, checkpoint
     )
 
 
@@ -120,11 +124,12 @@ def fingerprint_of(spec: RunSpec, backbone: Backbone, prompts: Sequence[Prompt])
     return ranks.from_main(lambda: fingerprint(backbone, prompts[0].text, spec.eval.guidance_scale))
 
 
-def try_evaluators(evaluators: Mapping[str, Evaluator], backbone: Backbone, prompt: Prompt) -> None:
-    """Raises UserError now where an evaluator does not fit the images' size or the prompts, not after training."""
+def try_judges(judges: Sequence[Judge], backbone: Backbone, prompt: Prompt) -> None:
+    """Raises UserError now where one cannot be loaded, or does not fit the images' size or the prompts."""
     image = backbone.decode(torch.zeros((1, *backbone.latent_shape), device=backbone.device))
-    for evaluator in evaluators.values():
-        evaluator.score(image, [prompt])
+    for judge in judges:
+        with judge.live(backbone.device) as evaluator:
+            score_images(judge.label, evaluator, image, [prompt])
 
 
 def checkpoint_of(spec: RunSpec, backbone: Backbone) -> Path | None:

@@ -23,6 +23,7 @@ from lpobench.prepare import (
     fingerprint_of,
     prepare,
     prompts_of,
+    reward_identity,
     trained_reward,
 )
 from lpobench.records import record
@@ -37,7 +38,9 @@ from lpobench.types import Context
 
 CACHE = "cache"
 """Folder beside the runs for what they share."""
-MADE = (record.FILE, SCORES, GRID, METRICS, LORA, "checkpoints")
+EVALUATION = "evaluation"
+"""Folder in a run's own for the method's images and their scores."""
+MADE = (record.FILE, SCORES, GRID, METRICS, LORA, EVALUATION, "checkpoints")
 """What a run puts into its folder."""
 
 
@@ -65,16 +68,17 @@ def execute(
         training = learn(parts, folder, stop)
         with storage_errors(f"the results could not be written to {folder} or {out / CACHE}"):
             scorer = Scorer(
-                parts.policy, parts.eval_prompts, parts.spec.eval, parts.evaluators, parts.costs, stop
+                parts.policy, parts.eval_prompts, parts.spec.eval, parts.judges, parts.costs, stop
             )
-            base, reused = scorer.score_base(out / CACHE, base_key(parts), evaluator_keys(parts))
+            base = scorer.score_base(out / CACHE, base_key(parts))
             checkpoint = load_checkpoint(parts)
             made = training or spec.method.samples
             variant = checkpoint.name if checkpoint else name_of(spec.method) if made else None
-            method = scorer.score(variant, sampler=sampler_of(parts)) if variant else base
-            return conclude(
-                parts, folder, Outcome(started, limit, training, base, reused, method, checkpoint)
-            )
+            method = base
+            if variant:
+                about = variant_key(parts, folder, checkpoint)
+                method = scorer.score(variant, folder / EVALUATION, about, sampler=sampler_of(parts))
+            return conclude(parts, folder, Outcome(started, limit, training, base, method, checkpoint))
 
 
 def train_reward_only(spec: RunSpec, out: Path) -> dict[str, Any]:
@@ -148,13 +152,19 @@ def base_key(parts: Parts) -> dict[str, Any]:
     return {"backbone": name_of(parts.spec.backbone), "base": parts.base}
 
 
-def evaluator_keys(parts: Parts) -> dict[str, dict[str, Any]]:
-    """What decides each evaluator's scores of an image."""
-    settings = {name_of(settings): settings.model_dump(mode="json") for settings in parts.spec.evaluators}
-    return {
-        name: {"name": name, "version": evaluator.version, "settings": settings.get(name)}
-        for name, evaluator in parts.evaluators.items()
-    }
+def variant_key(parts: Parts, folder: Path, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """What decides the method's images: weights, and of a method that samples, its settings and its reward."""
+    method, lora = parts.spec.method, folder / LORA
+    key = {**base_key(parts), "method": name_of(method)}
+    if checkpoint is not None:
+        return {**key, "weights": checkpoint.sha256}
+    if method.trains:
+        key["weights"] = ranks.from_main(lambda: content(lora))
+    if method.samples:
+        reward = parts.spec.reward
+        key["settings"] = method.model_dump(mode="json")
+        key["reward"] = ranks.from_main(lambda: reward_identity(reward)) if reward else None
+    return key
 
 
 def cut(spec: RunSpec, limit: int | None) -> RunSpec:

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import made_scorers
 import seeded
 import torch
+
+from evaluators.t2i_compbench.settings import T2ICompBench
+from lpobench.types import Prompt
 
 HEAD = "text_decoder.cls.predictions."
 
@@ -33,3 +37,23 @@ def write_vqa(folder: Path) -> Path:
     words = seeded.golden("blip_vqa")["words"]
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     return folder / "model_base_vqa_capfilt_large.pth"
+
+
+def compbench(folder: Path) -> T2ICompBench:
+    """The categories that need no UniDet."""
+    torch.save(depth_weights(), folder / "dpt.pt")
+    places = {
+        "blip": write_vqa(folder),
+        "tokenizer": folder,
+        "clip": made_scorers.clip_folder(folder / "clip", seeded.golden("clipscore")),
+        "depth": folder / "dpt.pt",
+    }
+    categories = ("color", "shape", "texture", "non_spatial")
+    return T2ICompBench(categories=categories, **{name: str(place) for name, place in places.items()})
+
+
+def prompts() -> list[Prompt]:
+    """Published ones, of three categories."""
+    texts = ("a green bench and a blue bowl", "a metallic desk lamp and a fluffy sweater")
+    texts += ("A person is looking at a rainbow and marveling at its beauty.",)
+    return [Prompt(text, str(number)) for number, text in enumerate(texts)]

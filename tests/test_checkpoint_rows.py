@@ -2,9 +2,11 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 from made import NAMES, Toy, register_toys, toy_spec
+from painted import generate
 from pydantic import ValidationError
 
 from backbones.gaussian import Gaussian
@@ -16,8 +18,7 @@ from lpobench.records.record import RunRecord, read_all
 from lpobench.report.tables import to_markdown
 from lpobench.run import cut, execute
 from lpobench.sampling import Policy, VariancePreserving
-from lpobench.scoring.evaluate import evaluate
-from lpobench.scoring.generate import generate
+from lpobench.scoring.evaluate import score_images
 from lpobench.spec import LoraSettings, RunSpec, load_spec
 
 
@@ -67,7 +68,7 @@ def test_a_checkpoint_is_scored_against_the_base(make_spec, out):
     assert record.checkpoint.loaded == "mu moved by 0.5"
     assert len(record.checkpoint.sha256) == 64
     assert list(record.costs) == [
-        "load", "evaluate none", "generate none", "evaluate brighter.txt", "generate brighter.txt",
+        "load", "generate none", "evaluate none", "generate brighter.txt", "evaluate brighter.txt",
     ]  # fmt: skip
     assert set(record.files) == {"scores.csv", "grid.png"}
     assert RunRecord.read(record.folder) == record
@@ -92,10 +93,10 @@ def test_it_shares_the_base_of_runs_that_train(make_spec, out):
 
 
 def test_a_reward_that_nobody_scored_the_base_with_is_scored_alone(make_spec, out):
-    """The base's `light` comes from the first run, `brighter` from new images of it."""
+    """The base's images and their `light` come from the first run."""
     first = execute(make_spec(), out)
     trained = execute(make_spec(None, method={"name": "lpo", "min_gap": (0, 0)}, reward="brighter"), out)
-    assert trained.reused == ()
+    assert trained.reused == ("generate none",)
     assert trained.metrics["light"].mean_base == first.metrics["light"].mean_base
     assert list(trained.metrics) == ["light", "bright", "brighter"]
     assert execute(
@@ -244,7 +245,8 @@ def test_an_exported_lora_is_scored_as_the_policy_that_it_was(tmp_path, capsys):
     assert record.checkpoint.loaded.startswith("LoRA on 56 layers, rank 2, alpha 2")
     _, prompts = prompts_of(cut(spec, 2))
     judge = spec.evaluators[0].load(torch.device("cpu"), torch.float32)
-    scored = evaluate({"shapes": judge}, generate(policy, prompts, spec.eval, reference=False)).table
+    batches = generate(policy, prompts, spec.eval, reference=False)
+    scored = pd.concat([score_images("shapes", judge, some.images, some.prompts) for some in batches])
     for metric in judge.metrics:
         assert record.metrics[metric].mean_method == pytest.approx(scored[metric].mean(), abs=2e-3)
     assert record.metrics["preference"].difference != 0

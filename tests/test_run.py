@@ -20,7 +20,7 @@ from lpobench.plugin import UserError
 from lpobench.records.record import RunRecord
 from lpobench.records.stats import pooled
 from lpobench.run import execute, train_reward_only
-from lpobench.scoring import variants
+from lpobench.scoring.generate import Painter
 from lpobench.signals import Preempted
 from lpobench.spec import RunSpec
 
@@ -64,10 +64,10 @@ def test_a_run_leaves_a_complete_record(make_spec, out, capsys):
         "update",
         "checkpoint",
         "export",
-        "evaluate none",
         "generate none",
-        "evaluate lpo",
+        "evaluate none",
         "generate lpo",
+        "evaluate lpo",
     ]
     assert [json.loads(line)["update"] for line in (folder / "metrics.jsonl").open()] == [1, 2, 3]
     assert Image.open(folder / "grid.png").size[1] > 3 * 128
@@ -245,23 +245,36 @@ def test_an_export_that_differs_leaves_no_record(make_spec, out, monkeypatch):
     assert not list(out.glob("*/record.json"))
 
 
-def test_a_stop_signal_between_images_loses_no_training(make_spec, out, monkeypatch):
-    made = variants.generate
+def test_a_stop_signal_between_images_loses_nothing(make_spec, out, monkeypatch):
+    """Stopped after the first of two batches: neither it nor the training is done again."""
+    made = Painter.paint
 
-    def interrupted(*args, reference, **options):
-        for batch in made(*args, reference=reference, **options):
-            if not reference:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
+    def interrupted(self, todo):
+        if not self.reference:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return made(self, todo)
 
     spec = make_spec()
-    monkeypatch.setattr(variants, "generate", interrupted)
+    monkeypatch.setattr(Painter, "paint", interrupted)
     with pytest.raises(Preempted, match="SIGTERM: stopped between images"):
         execute(spec, out)
-    monkeypatch.setattr(variants, "generate", made)
+    monkeypatch.setattr(Painter, "paint", made)
     record = execute(spec, out)
     assert record.training["resumed_from"] == 3
     assert record.reused == ("generate none", "evaluate none")
+    assert record.costs["generate lpo"].decodes == 2
+
+
+def test_images_of_other_weights_are_not_scored(make_spec, out):
+    """A folder of images says what made them; the same run with other weights starts again."""
+    first = execute(make_spec(), out)
+    (first.folder / "scores.csv").unlink()
+    about = first.folder / "evaluation" / "about.json"
+    about.write_text(about.read_text().replace('"method": "lpo"', '"method": "other"'))
+    again = execute(make_spec(), out)
+    assert again.costs["generate lpo"].decodes == 6
+    (again.folder / "scores.csv").unlink()
+    assert "generate lpo" not in execute(make_spec(), out).costs
 
 
 def test_a_full_disk_at_the_end_is_one_line(make_spec, out, monkeypatch):

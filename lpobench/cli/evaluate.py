@@ -99,7 +99,7 @@ def evaluate(
     names = _names(evaluators)
     engines = parse_engines(engine, registry.names("evaluators") if names == [ALL] else names)
     flags = {"prompts": prompts, "num_prompts": num_prompts, "seed": seed}
-    made = plan(backbone, weights, names, engines, protocol, overrides or [], flags)
+    made = plan(backbone, weights, names, engines, protocol, overrides or [], flags, online=online)
     worker = parse_worker(shard)
     if dry_run:
         return _show_plan(made, out, as_json)
@@ -111,7 +111,7 @@ def evaluate(
         say(f"not run: {name}: {why}")
     from lpobench.evaluation.run import evaluate as execute  # torch is imported here
 
-    found = execute(made, out, worker=worker, batch_size=batch, memory=memory, online=online, say=say)
+    found = execute(made, out, worker=worker, batch_size=batch, memory=memory, say=say)
     return _report(found, as_json)
 
 

@@ -11,7 +11,6 @@ from lpobench.conclude import device_name
 from lpobench.data.pairs.shards import read_claim
 from lpobench.evaluation.execute import BASE
 from lpobench.evaluation.job import Job
-from lpobench.evaluation.scorers import facts_of
 from lpobench.launch import ranks
 from lpobench.plugin import Metric
 from lpobench.prepare import device_of
@@ -21,35 +20,35 @@ from lpobench.records.record import Checkpoint, Protocol, inventory, write_atomi
 from lpobench.records.scores import FILE as SCORES
 from lpobench.records.stats import interval
 from lpobench.report.evaluations import to_markdown
-from lpobench.scoring.evaluate import metrics_by_column
-from lpobench.scoring.staged import labels, scores_of
+from lpobench.scoring.evaluate import metric_columns, metrics_by_column
+from lpobench.scoring.staged import score_table
 from lpobench.scoring.variants import prompts_sha256
 
 TABLE = "table.md"
 
 
 def aggregate(job: Job) -> EvalRecord | dict[str, int]:
-    """Write scores.csv, table.md and, last, the record; or, while scores are missing, how many by scorer."""
-    wanted = job.all_images
-    hashes = job.pictures.listed(wanted)
-    found = {scorer.label: scores_of(job.ledger(scorer), wanted, hashes) for scorer in job.scorers}
-    if missing := {label: count for label, (_, count) in found.items() if count}:
+    """Write scores.csv, table.md and, last, the record; or, while scores are missing, of how many images by scorer."""
+    scores, missing = score_table(job.share, job.scorers)
+    if scores is None:
         return missing
-    tables = {label: table for label, (table, _) in found.items() if table is not None}
-    columns = metrics_by_column({scorer.label: scorer for scorer in job.scorers})
-    values = pd.concat(tables.values(), axis=1).set_axis(list(columns), axis=1)
-    scores = pd.concat([labels(wanted), values], axis=1)
     write_atomic(job.folder / SCORES, scores.to_csv(index=False, lineterminator="\n"))
-    record = record_of(job, scores, columns, tables)
+    record = record_of(job, scores)
     write_atomic(job.folder / TABLE, to_markdown([record]))
     return record.model_copy(update={"files": inventory(job.folder, (SCORES, TABLE))}).write(job.folder)
 
 
-def record_of(
-    job: Job, scores: pd.DataFrame, columns: Mapping[str, Metric], tables: Mapping[str, pd.DataFrame]
-) -> EvalRecord:
+def record_of(job: Job, scores: pd.DataFrame) -> EvalRecord:
     """Everything the record says but its files."""
     part, spec, base = job.part, job.part.spec, read_claim(job.folder / BASE)
+    columns = metric_columns({scorer.label: scorer for scorer in job.scorers})
+    meaning = metrics_by_column({scorer.label: scorer for scorer in job.scorers})
+    tables = {
+        scorer.label: scores[[columns[scorer.label, name] for name in scorer.metrics]].set_axis(
+            list(scorer.metrics), axis=1
+        )
+        for scorer in job.scorers
+    }
     checkpoint = None
     if part.checkpoint is not None:
         checkpoint = Checkpoint(name=part.weights, loaded=base["loaded"], sha256=part.checkpoint)
@@ -72,25 +71,25 @@ def record_of(
         processes=ranks.world(),
         costs=job.costs.phases,
         made=job.made,
-        metrics={name: mean_of(scores, name, metric, job) for name, metric in columns.items()},
-        tasks={name: by_task(scores, name) for name in columns},
-        shown=tuple(name for name in columns if scores[name].isin((0.0, 1.0)).all()) or tuple(columns)[:1],
+        metrics={name: mean_of(scores, name, metric, job) for name, metric in meaning.items()},
+        tasks={name: by_task(scores, name) for name in meaning},
+        shown=tuple(name for name in meaning if scores[name].isin((0.0, 1.0)).all()) or tuple(meaning)[:1],
         suites=suites_of(job, scores, tables),
         differences=differences_of(job, tables),
-        scorers={scorer.label: facts_of(scorer) for scorer in job.scorers},
+        scorers={scorer.label: scorer.facts() for scorer in job.scorers},
         files={},
     )
 
 
 def protocol_of(job: Job) -> Protocol:
     """How these images were made and scored."""
-    settings = job.part.settings
+    settings, prompts = job.part.settings, job.share.prompts
     return Protocol(
         protocol=job.part.protocol.id,
         source=settings.prompts,
-        num_prompts=len(job.prompts),
-        num_texts=len({prompt.text for prompt in job.prompts}),
-        prompts_sha256=prompts_sha256(job.prompts),
+        num_prompts=len(prompts),
+        num_texts=len({prompt.text for prompt in prompts}),
+        prompts_sha256=prompts_sha256(prompts),
         images_per_prompt=settings.images_per_prompt,
         num_steps=settings.num_steps,
         guidance_scale=settings.guidance_scale,

@@ -19,7 +19,7 @@ from lpobench.launch import memory
 from lpobench.plugin import UserError
 from lpobench.prepare import LESS, device_of, dtype_of, release_text_encoders
 from lpobench.sampling import Policy, VariancePreserving
-from lpobench.scoring.evaluate import to_bytes
+from lpobench.scoring.evaluate import score_images, to_bytes
 from lpobench.scoring.generate import Painter, fingerprint, probe
 from lpobench.scoring.pictures import png
 from lpobench.types import Backbone
@@ -27,28 +27,24 @@ from lpobench.types import Backbone
 BASE, PROBE = "base.json", "base.png"
 SAME = 4.0
 """Levels of 255 that two probes of the same weights differ by on average, at most."""
-SMALLER = "a smaller --batch needs less"
+LOWER, SMALLER = "a lower train.precision needs less", "a smaller --batch needs less"
 
 
 def fill(plan: Plan, all_jobs: Sequence[Job], options: Options) -> dict[str, str]:
     """Generate, then score. What of "all" does not fit the images is left out, and returned with the reason."""
     left_out: dict[str, str] = {}
-    for job in all_jobs:
-        job.hashes = job.pictures.present(job.mine)
-    if any(len(job.hashes) < len(job.mine) for job in all_jobs):
-        generate(plan, all_jobs, left_out)
+    if sum(job.share.look() for job in all_jobs):
+        generate(plan, all_jobs, options, left_out)
     for job in all_jobs:
         score(job, options)
     return left_out
 
 
-def generate(plan: Plan, all_jobs: Sequence[Job], left_out: dict[str, str]) -> None:
+def generate(plan: Plan, all_jobs: Sequence[Job], options: Options, left_out: dict[str, str]) -> None:
     """Every missing image. The backbone is loaded once, and freed before anything is scored."""
-    spec = plan.parts[0].spec
-    first = all_jobs[0]
+    spec, first = plan.parts[0].spec, all_jobs[0]
     with first.costs.phase("load"), memory.explained("loading the model", LESS):
-        device = device_of(spec)
-        backbone = spec.backbone.load(device, dtype_of(spec))
+        backbone = spec.backbone.load(device_of(spec), dtype_of(spec))
         for job in all_jobs:
             check_schedule(job.part, backbone)
             try_scorers(plan, job, backbone, left_out)
@@ -56,59 +52,46 @@ def generate(plan: Plan, all_jobs: Sequence[Job], left_out: dict[str, str]) -> N
         loaded = None
         if spec.checkpoint is not None:
             loaded = backbone.load_checkpoint(locate_checkpoint(spec.checkpoint))
-            first.options.say(f"checkpoint {spec.checkpoint}: {loaded}")
+            options.say(f"checkpoint {spec.checkpoint}: {loaded}")
         for job in all_jobs:
             note_base(job, loaded)
         policy = Policy(backbone, spec.sampling, None)
         if spec.backbone.releases_text_encoders:
             remember(policy, all_jobs)
     for job in all_jobs:
-        paint(job, policy)
+        if missing := job.share.look():
+            paint(job, policy, missing, options)
     del policy, backbone
     memory.free()
 
 
-def paint(job: Job, policy: Policy) -> None:
-    missing = len(job.mine) - len(job.hashes)
-    if not missing:
-        return
-
+def paint(job: Job, policy: Policy, missing: int, options: Options) -> None:
     def halved(size: int) -> None:
-        job.options.say(f"out of memory making images: {size} at a time from here on")
+        options.say(f"out of memory making images: {size} at a time from here on")
 
-    settings, title = job.part.settings, f"generating, {job.part.protocol.id}"
-    painter = Painter(policy, settings, True, noise=job.part.protocol.noise, halved=halved)
+    painter = Painter(policy, job.part.settings, True, noise=job.part.protocol.noise, halved=halved)
     job.costs.meter = lambda: policy.work
-    with (
-        job.costs.phase("generate"),
-        ExitStack() as stack,
-        memory.explained("making one image at a time", "a lower train.precision needs less"),
-    ):
-        job.hashes = job.stage(title, missing, stack).paint(painter, job.mine, job.hashes)
+    with job.costs.phase("generate"), memory.explained("making one image at a time", LOWER):
+        job.share.paint(painter, f"generating, {job.part.protocol.id}")
     job.costs.meter = dict
     job.made["generate"] = missing
 
 
 def score(job: Job, options: Options) -> None:
     """Every missing score. As many scorers are loaded together as the memory allows, which may then share a network."""
-    todo = [(scorer, missing) for scorer in job.scorers if (missing := job.unscored(scorer))]
+    todo = {scorer.label: missing for scorer in job.scorers if (missing := job.share.unscored(scorer))}
     device = device_of(job.part.spec)
-    for group in grouped([scorer for scorer, _ in todo], options.memory):
-        counts = {scorer.label: missing for scorer, missing in todo if scorer in group}
-        with ExitStack() as stack, memory.explained(f"scoring with {', '.join(counts)}", SMALLER):
+    for group in grouped([scorer for scorer in job.scorers if scorer.label in todo], options.memory):
+        names = ", ".join(scorer.label for scorer in group)
+        with ExitStack() as stack, memory.explained(f"scoring with {names}", SMALLER):
             with job.costs.phase("load scorers"):
-                live = [
-                    (scorer, stack.enter_context(scorer.live(device, options.limits))) for scorer in group
-                ]
+                live = [(scorer, stack.enter_context(scorer.live(device))) for scorer in group]
             for scorer, evaluator in live:
                 phase = f"score {scorer.label}"
                 title = f"scoring with {scorer.label}, {job.part.protocol.id}"
-                with job.costs.phase(phase), ExitStack() as bar:
-                    stage = job.stage(title, counts[scorer.label], bar)
-                    stage.score(
-                        job.ledger(scorer), evaluator, job.mine_scored, job.hashes, options.batch_size
-                    )
-                job.made[phase] = counts[scorer.label]
+                with job.costs.phase(phase):
+                    job.share.score(scorer, evaluator, title, options.batch_size)
+                job.made[phase] = todo[scorer.label]
 
 
 def grouped(scorers: Sequence[Scorer], gibibytes: float) -> list[list[Scorer]]:
@@ -131,8 +114,8 @@ def try_scorers(plan: Plan, job: Job, backbone: Backbone, left_out: dict[str, st
     image = backbone.decode(torch.zeros((1, *backbone.latent_shape), device=backbone.device)).float()
     for scorer in [scorer for scorer in job.scorers if scorer.engine == "native"]:
         try:
-            with scorer.live(backbone.device, job.options.limits) as evaluator:
-                evaluator.score(image, job.prompts[:1])
+            with scorer.live(backbone.device) as evaluator:
+                score_images(scorer.label, evaluator, image, list(job.share.prompts[:1]))
         except UserError as error:
             if plan.named:
                 raise
@@ -165,10 +148,10 @@ def check_base(job: Job, backbone: Backbone) -> None:
     About: another device, or another number of threads, rounds differently.
     """
     guidance, path = job.part.settings.guidance_scale, job.folder / PROBE
-    image = to_bytes(probe(backbone, job.prompts[0].text, guidance))[0]
-    job.base = fingerprint(backbone, job.prompts[0].text, guidance)
+    image = to_bytes(probe(backbone, job.share.prompts[0].text, guidance))[0]
+    job.base = fingerprint(backbone, job.share.prompts[0].text, guidance)
     if not path.exists():
-        write_atomic(path, png(image), job.scratch)
+        write_atomic(path, png(image), job.share.scratch)
     before = decode(path.read_bytes())
     if before.shape != image.shape or np.abs(before.astype(int) - image).mean() > SAME:
         raise UserError(
@@ -180,9 +163,9 @@ def note_base(job: Job, loaded: str | None) -> None:
     """What the record says of the base, and of what was put onto it: as this evaluation began."""
     if not (job.folder / BASE).exists():
         about = json.dumps({"base": job.base, "loaded": loaded}, indent=2) + "\n"
-        write_atomic(job.folder / BASE, about.encode(), job.scratch)
+        write_atomic(job.folder / BASE, about.encode(), job.share.scratch)
 
 
 def remember(policy: Policy, all_jobs: Sequence[Job]) -> None:
-    """Encode every prompt of this process, and free the text encoders."""
-    release_text_encoders(policy, {"", *(prompt.text for job in all_jobs for prompt in job.share)})
+    """Encode the prompts, and free the text encoders."""
+    release_text_encoders(policy, {"", *(prompt.text for job in all_jobs for prompt in job.share.prompts)})

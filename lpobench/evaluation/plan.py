@@ -18,6 +18,7 @@ from lpobench.evaluation.scorers import ALL, Engine, Scorer, usable
 from lpobench.plugin import UserError
 from lpobench.scoring import protocols
 from lpobench.scoring.protocols import EvalProtocol
+from lpobench.scoring.worker import Limits
 from lpobench.slots import BASELINE, DEFAULTS, name_of
 from lpobench.spec import EvalSettings, RunSpec, load_spec
 
@@ -92,8 +93,11 @@ def plan(
     protocol: str | None,
     overrides: Sequence[str],
     flags: Mapping[str, Any],
+    *,
+    online: bool = False,
 ) -> Plan:
-    """`flags` are the evaluation settings given as options (prompts, num_prompts, seed), None where not given.
+    """`flags` are the evaluation settings given as options (prompts, num_prompts, seed), None where not given; `online`
+    lets official packages use the network.
 
     Raises UserError and MissingAsset for anything that would fail later and can be known now.
     """
@@ -104,7 +108,7 @@ def plan(
     given = {key: value for key, value in flags.items() if value is not None}
     spec = spec_of(backbone, checkpoint, names, overrides, given)
     scorers = [
-        Scorer(settings, engine)
+        Scorer(settings, engine, Limits(online=online))
         for settings in spec.evaluators
         for engine in engines.get(name_of(settings), ("native",))
     ]

@@ -13,7 +13,7 @@ from lpobench.evaluation.plan import Plan
 from lpobench.launch import ranks
 from lpobench.prepare import device_of
 from lpobench.records.evaluation import EvalRecord
-from lpobench.scoring.worker import Limits
+from lpobench.scoring.staged import together
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ def evaluate(
     worker: tuple[int, int] = (0, 1),
     batch_size: int = 16,
     memory: float = 0.0,
-    online: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Outcome]:
     """Do this job's share of a plan, each image and score only where it is missing; who is last writes the records.
@@ -44,11 +43,10 @@ def evaluate(
     Raises UserError, MissingAsset, Preempted. Where torchrun started several processes, they share the job's work.
     """
     ranks.start(device_of(plan.parts[0].spec))
-    options = Options(worker, batch_size, memory, Limits(online=online), say)
+    options = Options(worker, batch_size, memory, say)
     with jobs(plan, out, options) as begun:
-        for name, why in fill(plan, begun, options).items():
+        for name, why in together(lambda: fill(plan, begun, options)).items():
             say(f"not run: {name}: {why}")
-        ranks.gather(None)  # until all have scored
         outcomes = []
         for job in begun:
             found = ranks.from_main(lambda job=job: aggregate(job))

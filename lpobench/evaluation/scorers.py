@@ -36,6 +36,8 @@ class Scorer:
 
     settings: EvaluatorSettings
     engine: Engine = "native"
+    limits: worker.Limits = worker.USUAL
+    """Of an official package."""
 
     @property
     def name(self) -> str:
@@ -68,8 +70,12 @@ class Scorer:
                 raise UserError(f"evaluator {self.name} has no official package here; use --engine native")
             worker.command_of(self.settings.official)
 
+    def facts(self) -> dict[str, Any]:
+        """Its settings and engine, as JSON has them."""
+        return {**self.settings.model_dump(mode="json"), "engine": self.engine}
+
     @contextmanager
-    def live(self, device: torch.device, limits: worker.Limits) -> Iterator[Evaluator]:
+    def live(self, device: torch.device) -> Iterator[Evaluator]:
         """The loaded scorer, which is given back at the end."""
         import torch
 
@@ -78,7 +84,7 @@ class Scorer:
         if self.engine == "official":
             from lpobench.scoring.isolated import isolated
 
-            evaluator = isolated(self.name, self.settings, device, limits)
+            evaluator = isolated(self.name, self.settings, device, self.limits)
             try:
                 yield evaluator
             finally:
@@ -149,11 +155,6 @@ def parse_engines(texts: Sequence[str] | None, names: Sequence[str]) -> dict[str
             raise UserError(f'--engine {part}: no evaluator "{name}" in this evaluation; {hint(name, found)}')
         found |= dict.fromkeys([name] if equals else names, ENGINES[engine])
     return found
-
-
-def facts_of(scorer: Scorer) -> dict[str, Any]:
-    """Settings, as JSON has them; those of the official code with what its worker is told but for places on disk."""
-    return {**scorer.settings.model_dump(mode="json"), "engine": scorer.engine}
 
 
 def _command(message: str) -> str:

@@ -5,9 +5,8 @@ Images are rounded to 8 bits first: what is scored is what a PNG of it would hol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from lpobench.launch import memory
 from lpobench.plugin import Metric
-from lpobench.scoring.generate import Batch
 from lpobench.types import Evaluator, Prompt
 
 LABELS = ("variant", "prompt_id", "image", "prompt", "task")

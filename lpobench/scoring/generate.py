@@ -19,7 +19,6 @@ from torch import Tensor
 
 from lpobench import sampling
 from lpobench.launch import memory
-from lpobench.progress import progress as progress_bar
 from lpobench.sampling import Policy
 from lpobench.scoring.protocols import Noise
 from lpobench.spec import EvalSettings, SamplingSettings
@@ -81,28 +80,6 @@ class Painter:
         starts = STARTS[self.noise](self.policy, prompts, indices, self.settings)
         sampler = self.sampler or at_eta_0
         return _images(self.policy, prompts, starts, self.settings, self.reference, sampler)
-
-
-def generate(
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    settings: EvalSettings,
-    *,
-    reference: bool,
-    sampler: Sampler | None = None,
-    progress: str | None = None,
-    halved: Callable[[int], None] = lambda size: None,
-) -> Iterator[Batch]:
-    """`images_per_prompt` images of every prompt, `batch_size` at a time, by the policy or by its reference.
-
-    `progress` describes the bar on stderr; None shows none. For the rest see Painter.
-    """
-    todo = [(prompt, index) for prompt in prompts for index in range(settings.images_per_prompt)]
-    painter = Painter(policy, settings, reference, sampler, halved=halved)
-    with progress_bar(len(todo), progress or "", enabled=progress is not None) as advance:
-        for batch in painter.paint(todo):
-            yield batch
-            advance(len(batch.prompts))
 
 
 def noise(shape: tuple[int, ...], prompt_id: str, index: int, seed: int) -> Tensor:

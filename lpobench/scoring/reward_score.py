@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -13,18 +17,30 @@ from lpobench.types import Prompt, RewardModel
 
 
 class RewardScore:
-    """Finished images through the VAE's encoder, scored without noise; the metric has the reward's name."""
+    """Finished images through the VAE's encoder, scored without noise; the metric has the reward's name.
+
+    It is loaded anyway, so the one that is to judge and the one that scores are the same.
+    """
 
     def __init__(self, name: str, version: str, reward: RewardModel, policy: Policy):
-        self.name, self.version, self.reward, self.policy = name, version, reward, policy
+        self.label, self.version, self.reward, self.policy = name, version, reward, policy
         meaning = "score of a finished image, without noise"
         self.metrics = {
             name: Metric(float("-inf"), float("inf"), True, "reward", f"reward {name}: {meaning}")
         }
+
+    def facts(self) -> dict[str, Any]:
+        """None: the version says it all."""
+        return {}
+
+    @contextmanager
+    def live(self, device: torch.device) -> Iterator[RewardScore]:
+        """Itself."""
+        yield self
 
     def score(self, images: Float[Tensor, "n 3 H W"], prompts: list[Prompt]) -> pd.DataFrame:
         """One row per image."""
         texts = [prompt.text for prompt in prompts]
         with torch.no_grad():
             scores = self.reward.score(Noisy.of_images(images, texts, self.policy))
-        return pd.DataFrame({self.name: scores.double().cpu().numpy()})
+        return pd.DataFrame({self.label: scores.double().cpu().numpy()})

@@ -120,7 +120,9 @@ class Share:
         ledger, clock = self.ledger(judge), _Clock()
         ledger.begin(self.scratch)
         known = ledger.known(self.say)
-        todo = [[i for i in chunk if self._found(i) not in known] for chunk in chunks(self.mine_scored, CHUNK)]
+        todo = [
+            [i for i in chunk if self._found(i) not in known] for chunk in chunks(self.mine_scored, CHUNK)
+        ]
         batches = [batch for chunk in todo for batch in chunks(chunk, batch_size)]
         total = sum(map(len, todo))
         with (

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -85,7 +85,7 @@ class Scorer:
         reference: bool = False,
         sampler: Sampler | None = None,
     ) -> Scored:
-        """Images and scores of a variant, in `folder`; `about` is what decides the images, besides prompts and settings.
+        """Images and scores of a variant, in `folder`; `about` is what decides the images besides prompts and settings.
 
         What is in the folder and is of something else is removed. Raises Preempted when asked to stop.
         """
@@ -133,14 +133,17 @@ class Scorer:
 
     def _judge(self, share: Share, variant: str) -> int:
         """How many scores were missing."""
-        todo = {judge: missing for judge in self.judges if (missing := share.unscored(judge))}
-        for judge in todo:
-            with self.costs.phase(f"evaluate {variant}"), self._memory(variant):
-                with judge.live(self.policy.backbone.device) as evaluator:
-                    share.score(judge, evaluator, f"scoring {variant} with {judge.label}")
-        return sum(todo.values())
+        todo = [(judge, missing) for judge in self.judges if (missing := share.unscored(judge))]
+        for judge, _ in todo:
+            with (
+                self.costs.phase(f"evaluate {variant}"),
+                self._memory(variant),
+                judge.live(self.policy.backbone.device) as evaluator,
+            ):
+                share.score(judge, evaluator, f"scoring {variant} with {judge.label}")
+        return sum(missing for _, missing in todo)
 
-    def _memory(self, variant: str):
+    def _memory(self, variant: str) -> AbstractContextManager[None]:
         return memory.explained(
             f"scoring {variant}, one image at a time", "a lower train.precision needs less"
         )

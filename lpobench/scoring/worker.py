@@ -52,6 +52,9 @@ class Limits:
     """For one request."""
 
 
+USUAL = Limits()
+
+
 def names() -> list[str]:
     """Of the workers that the project has."""
     return sorted(path.stem.removeprefix("run_").replace("_", "-") for path in SCRIPTS.glob("run_*.py"))
@@ -87,7 +90,7 @@ class Worker:
     name: str
     options: Mapping[str, Any]
     """What it is told once: which model, which weights, which device."""
-    limits: Limits = Limits()
+    limits: Limits = USUAL
     command: Sequence[str] = ()
     """In place of the usual one."""
     restarts: int = 1

@@ -24,11 +24,11 @@ SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights"
 class SPMTraining(Settings):
     """How an SPM is trained. Published values are quoted; the defaults suit the embedded world."""
 
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(2500, ge=1)
     """Optimiser steps (published: 8000 for SD 1.5, 7000 for SDXL)."""
     batch_size: int = Field(32, ge=1)
     """Pairs per step (published: 64)."""
-    learning_rate: float = Field(5e-4, gt=0)
+    learning_rate: float = Field(3e-4, gt=0)
     """Peak, after the warm-up (published: 3e-6, SDXL 1e-6)."""
     warmup: int = Field(100, ge=0)
     """Steps of linear warm-up, then linear decay to 0 (published: 500 logarithmic steps, then the same)."""
@@ -51,7 +51,7 @@ class SPMTraining(Settings):
     needs a latent cache or the images; a folder of latents keeps means."""
     mpcf: Literal["none", "1", "2", "3"] = "none"
     """Filter of the training pairs, see lpobench/data/mpcf.py (published: none)."""
-    validate_every: int = Field(100, ge=1)
+    validate_every: int = Field(250, ge=1)
     """Steps between validations; the most accurate weights are kept (published: the last)."""
     validation_pairs: int = Field(500, ge=1)
     """Validation pairs looked at each time, every one at a single timestep."""

@@ -6,11 +6,11 @@ import shutil
 import made_pipelines
 import pytest
 import torch
+from painted import generate
 
 from backbones.sd import SD15
 from lpobench.plugin import UserError
 from lpobench.prepare import prepare
-from lpobench.scoring.generate import generate
 from lpobench.spec import load_spec
 
 CPU, FLOAT = torch.device("cpu"), torch.float32

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import made_compbench
 import made_geneval_scorer
 import made_mask2former
 import made_scorers
@@ -13,6 +14,7 @@ import evaluators.geneval.detector
 from evaluators.clipscore import ClipScoreH, ClipScoreL, ClipScoreTiny
 from evaluators.geneval.settings import GenEvalFAIR
 from evaluators.hpsv2 import HPSv21
+from evaluators.t2i_compbench.settings import T2ICompBench
 from evaluators.vqascore import VQAScoreXL
 from lpobench import registry
 from lpobench.data.prompts import load_prompts
@@ -28,6 +30,7 @@ SMALL = {
     "hpsv2": made_scorers.hpsv2,
     "hpsv21": partial(made_scorers.hpsv2, kind=HPSv21),
     "imagereward": made_scorers.imagereward,
+    "t2i_compbench": made_compbench.compbench,
     "pickscore": made_scorers.pickscore,
     "vqascore": made_scorers.vqascore,
     "vqascore_xl": partial(made_scorers.vqascore, kind=VQAScoreXL),
@@ -52,6 +55,8 @@ def evaluator(settings):
 def case(settings):
     """Three images and prompts; of the suite an evaluator is for, if it is for one."""
     images = torch.randint(256, (3, 3, 64, 64), generator=torch.Generator().manual_seed(0)) / 255
+    if isinstance(settings, T2ICompBench):
+        return images, made_compbench.prompts()[:3]
     return images, load_prompts(settings.suite or "shapes", "eval", 3, seed=0)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import seeded
 import torch
-from made_compbench import depth_weights, write_vqa
+from made_compbench import compbench
 
 from evaluators.t2i_compbench.detections import Detections
 from evaluators.t2i_compbench.judge import CompositionJudge, Tools, product
@@ -179,13 +179,10 @@ class Model(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def made(tmp_path_factory):
     """Small weights, and folders in the place of UniDet's code and detectron2."""
     root = tmp_path_factory.mktemp("compbench")
-    write_vqa(root).rename(root / "blip.pth")
-    torch.save(depth_weights(), root / "dpt.pt")
     (root / "r50.pth").touch()
-    made_scorers.clip_folder(root / "clip", seeded.golden("clipscore"))
     files = {
         "d2/detectron2/__init__.py": "",
         "d2/detectron2/engine/__init__.py": "",
@@ -200,19 +197,17 @@ def folder(tmp_path_factory):
         (root / name).write_text(content)
     (root / "code" / "dataset").mkdir()
     torch.save({"labels": ["dog", "cat"]}, root / "code" / "dataset" / "detection_features.pt")
-    return root
+    unidet = {"rs200": "r50.pth", "r50": "r50.pth", "unidet": "code", "detectron2": "d2"}
+    return compbench(root).model_copy(update={name: str(root / place) for name, place in unidet.items()})
 
 
-def settings(folder, *categories, **changes):
-    places = {"blip": "blip.pth", "tokenizer": ".", "clip": "clip", "depth": "dpt.pt", "r50": "r50.pth"}
-    places |= {"rs200": "r50.pth", "unidet": "code", "detectron2": "d2"}
-    where = {name: str(folder / place) for name, place in places.items()}
-    return T2ICompBench(categories=categories, **{**where, **changes})
+def settings(made, *categories, **changes):
+    return made.model_copy(update={"categories": categories, **changes})
 
 
-def test_small_weights_from_disk(folder):
+def test_small_weights_from_disk(made):
     """A published prompt by its text alone; rows do not depend on each other."""
-    live = settings(folder, "color", "non_spatial").load(CPU, torch.float32)
+    live = settings(made, "color", "non_spatial").load(CPU, torch.float32)
     assert isinstance(live, Evaluator)
     prompts = [
         Prompt("a green bench and a blue bowl", "a"),
@@ -228,35 +223,33 @@ def test_small_weights_from_disk(folder):
     assert scores["t2i_compbench"][0] == pytest.approx(asked[0] * asked[1], abs=2e-4)
 
 
-def test_its_cosine_is_clipscore_s(folder):
+def test_its_cosine_is_clipscore_s(made):
     from evaluators.clipscore import ClipScore
 
     images, text = made_scorers.images((80, 64), 1), "a red cube"
     found = (
-        settings(folder, "non_spatial")
+        settings(made, "non_spatial")
         .load(CPU, torch.float32)
         .score(images, [prompt("non_spatial", text=text)])
     )
-    wanted = (
-        ClipScore(weights=str(folder / "clip")).load(CPU, torch.float32).score(images, [Prompt(text, "")])
-    )
+    wanted = ClipScore(weights=made.clip).load(CPU, torch.float32).score(images, [Prompt(text, "")])
     assert found["t2i_compbench"].item() == pytest.approx(wanted["clipscore"].item(), abs=1e-6)
 
 
-def test_another_table_of_parses_is_in_the_version(folder, tmp_path):
+def test_another_table_of_parses_is_in_the_version(made, tmp_path):
     shipped = Parses.shipped()
     other = Parses("en_core_web_sm 3.5.0", dict(list(shipped.rows.items())[:1]))
     (tmp_path / "t.tsv").write_text("\n".join(other.lines()) + "\n")
-    live = settings(folder, "color", parses=tmp_path / "t.tsv").load(CPU, torch.float32)
+    live = settings(made, "color", parses=tmp_path / "t.tsv").load(CPU, torch.float32)
     assert live.version == "1+en_core_web_sm-3.5.0"
     assert live.parses == other
     with pytest.raises(UserError, match="is no prompt of T2I-CompBench"):
         score(live, prompt("color", phrases=("a cup",)))
 
 
-def test_unidet_answers_from_a_process_of_its_own(folder, monkeypatch):
+def test_unidet_answers_from_a_process_of_its_own(made, monkeypatch):
     monkeypatch.setenv("LPOBENCH_PYTHON_UNIDET", sys.executable)
-    live = settings(folder, "numeracy", "3d_spatial").load(CPU, torch.float32)
+    live = settings(made, "numeracy", "3d_spatial").load(CPU, torch.float32)
     red, blue = torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64)
     red[:, 0], blue[:, 2] = 1, 1
     pets = prompt("numeracy", objects=("dog", "cat"), counts=(2, 1))
@@ -268,7 +261,7 @@ def test_unidet_answers_from_a_process_of_its_own(folder, monkeypatch):
     with pytest.raises(
         MissingAsset, match=r"no experts/.*RS200_6x\+2x\.yaml in .*code, which should be the folder UniDet"
     ):
-        settings(folder, "spatial").load(CPU, torch.float32)
+        settings(made, "spatial").load(CPU, torch.float32)
 
 
 @pytest.mark.parametrize(

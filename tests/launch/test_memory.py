@@ -10,8 +10,7 @@ import lpobench.scoring.generate
 from lpobench.launch import memory
 from lpobench.launch.memory import OutOfMemory
 from lpobench.run import execute
-from lpobench.scoring.evaluate import evaluate
-from lpobench.scoring.generate import Batch
+from lpobench.scoring.evaluate import score_images
 from lpobench.types import Prompt
 
 
@@ -159,8 +158,8 @@ def test_images_are_scored_in_halves():
             return super().score(images, prompts)
 
     prompts = [Prompt(str(i), str(i)) for i in range(5)]
-    batch = Batch(prompts, [0] * 5, torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
-    tables = [evaluate({"meter": cls()}, [batch]).table for cls in (Meter, Narrow)]
+    images = torch.rand(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    tables = [score_images("meter", cls(), images, prompts) for cls in (Meter, Narrow)]
     pd.testing.assert_frame_equal(*tables)
 
 

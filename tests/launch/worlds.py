@@ -20,7 +20,7 @@ import lpobench.run
 from lpobench.launch import environment, ranks
 from lpobench.plugin import UserError
 from lpobench.run import execute, train_reward_only
-from lpobench.scoring import variants
+from lpobench.scoring.generate import Painter
 from methods.lpo import LPO
 
 ROUNDS = {"num_updates": 6, "prompts_per_round": 5, "checkpoint_every": 1}
@@ -96,14 +96,14 @@ def stopped(folder: Path) -> dict:
 
 
 def stopped_between_images(folder: Path) -> dict:
-    made = variants.generate
+    made = Painter.paint
 
-    def interrupted(*args, **options):
+    def interrupted(self, todo):
         if ranks.rank() == 1:
             os.kill(os.getpid(), 15)
-        yield from made(*args, **options)
+        return made(self, todo)
 
-    variants.generate = interrupted
+    Painter.paint = interrupted
     return a_run(folder, "images")
 
 

@@ -1,12 +1,12 @@
 import pytest
 import torch
 from made import register_toys, toy_spec
+from painted import generate
 from pydantic import ValidationError
 
 from lpobench import sampling
 from lpobench.plugin import UserError
 from lpobench.run import execute
-from lpobench.scoring.generate import generate
 from lpobench.spec import EvalSettings
 from lpobench.types import Prompt
 from methods.best_of_n import BestOfN

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from painted import generate
 
 from lpobench.sampling import VariancePreserving
-from lpobench.scoring.generate import fingerprint, generate, noise
+from lpobench.scoring.generate import fingerprint, noise
 from lpobench.spec import EvalSettings
 from lpobench.types import Prompt
 

@@ -1,7 +1,7 @@
 # /// script
 # requires-python = "==3.11.*"
 # dependencies = [
-#     "image-reward==1.5", "transformers==4.27.3", "tokenizers==0.13.3", "timm==0.6.13", "fairscale==0.4.13", "torch",
+#     "image-reward==1.5", "transformers==4.27.4", "tokenizers==0.13.3", "timm==0.6.13", "fairscale==0.4.13", "torch",
 #     "torchvision", "numpy<2", "pillow<11",
 # ]
 # ///
