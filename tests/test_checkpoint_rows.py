@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from backbones.gaussian import Gaussian
 from lpobench.checkpoints import label_of, locate_checkpoint
 from lpobench.cli import main
+from lpobench.data.pairs.autoencoder import as_images
 from lpobench.plugin import MissingAsset, UserError
 from lpobench.prepare import prompts_of
 from lpobench.records.record import RunRecord, read_all
 from lpobench.report.tables import to_markdown
 from lpobench.run import cut, execute
 from lpobench.sampling import Policy, VariancePreserving
-from lpobench.scoring.evaluate import score_images
+from lpobench.scoring.evaluate import score_images, to_bytes
 from lpobench.spec import LoraSettings, RunSpec, load_spec
 
 
@@ -246,7 +247,9 @@ def test_an_exported_lora_is_scored_as_the_policy_that_it_was(tmp_path, capsys):
     _, prompts = prompts_of(cut(spec, 2))
     judge = spec.evaluators[0].load(torch.device("cpu"), torch.float32)
     batches = generate(policy, prompts, spec.eval, reference=False)
-    scored = pd.concat([score_images("shapes", judge, some.images, some.prompts) for some in batches])
+    scored = pd.concat(
+        [score_images("shapes", judge, as_images(to_bytes(b.images)), b.prompts) for b in batches]
+    )
     for metric in judge.metrics:
         assert record.metrics[metric].mean_method == pytest.approx(scored[metric].mean(), abs=2e-3)
     assert record.metrics["preference"].difference != 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def fill(plan: Plan, all_jobs: Sequence[Job], options: Options) -> dict[str, str
     if sum(job.share.look() for job in all_jobs):
         generate(plan, all_jobs, options, left_out)
     for job in all_jobs:
-        score(job, options)
+        score(plan, job, options, left_out)
     return left_out
 
 
@@ -77,15 +77,17 @@ def paint(job: Job, policy: Policy, missing: int, options: Options) -> None:
     job.made["generate"] = missing
 
 
-def score(job: Job, options: Options) -> None:
+def score(plan: Plan, job: Job, options: Options, left_out: dict[str, str]) -> None:
     """Every missing score. As many scorers are loaded together as the memory allows, which may then share a network."""
     todo = {scorer.label: missing for scorer in job.scorers if (missing := job.share.unscored(scorer))}
     device = device_of(job.part.spec)
     for group in grouped([scorer for scorer in job.scorers if scorer.label in todo], options.memory):
         names = ", ".join(scorer.label for scorer in group)
         with ExitStack() as stack, memory.explained(f"scoring with {names}", SMALLER):
-            with job.costs.phase("load scorers"):
-                live = [(scorer, stack.enter_context(scorer.live(device))) for scorer in group]
+            live = []
+            for scorer in group:
+                with job.costs.phase("load scorers"), fitting(plan, job, scorer, left_out):
+                    live.append((scorer, stack.enter_context(scorer.live(device))))
             for scorer, evaluator in live:
                 phase = f"score {scorer.label}"
                 title = f"scoring with {scorer.label}, {job.part.protocol.id}"
@@ -113,16 +115,22 @@ def try_scorers(plan: Plan, job: Job, backbone: Backbone, left_out: dict[str, st
     """Each scorer on a blank image, before hours of work. One that does not fit is an error if it was named."""
     image = backbone.decode(torch.zeros((1, *backbone.latent_shape), device=backbone.device)).float()
     for scorer in [scorer for scorer in job.scorers if scorer.engine == "native"]:
-        try:
-            with scorer.live(backbone.device) as evaluator:
-                score_images(scorer.label, evaluator, image, list(job.share.prompts[:1]))
-        except UserError as error:
-            if plan.named:
-                raise
-            job.scorers.remove(scorer)
-            left_out[scorer.label] = str(error)
+        with fitting(plan, job, scorer, left_out), scorer.live(backbone.device) as evaluator:
+            score_images(scorer.label, evaluator, image, list(job.share.prompts[:1]))
     if not job.scorers:
         raise UserError(f"no evaluator fits these images: {'; '.join(left_out.values())}")
+
+
+@contextmanager
+def fitting(plan: Plan, job: Job, scorer: Scorer, left_out: dict[str, str]) -> Iterator[None]:
+    """One of "all" that cannot be loaded, or does not fit the images, is left out."""
+    try:
+        yield
+    except UserError as error:
+        if plan.named:
+            raise
+        job.scorers.remove(scorer)
+        left_out[scorer.label] = str(error)
 
 
 def check_schedule(part: Part, backbone: Backbone) -> None:

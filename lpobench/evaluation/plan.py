@@ -181,7 +181,9 @@ def part_of(spec: RunSpec, scorer: Scorer, protocol: str | None, chosen: set[str
         settings = settings.model_copy(update={"prompts": own})
     whole = rules.prompts is not None or brought
     number = None if whole and not fewer else spec.eval.num_prompts
-    return Part(spec, rules, settings, (scorer,), number, whole and fewer)
+    return Part(
+        spec, rules, settings, (scorer,), number, (whole and fewer) or rules.has_part(settings.prompts)
+    )
 
 
 def protocol_notes() -> dict[str, str]:

@@ -67,9 +67,11 @@ class EvalProtocol(Settings):
         self, given: EvalSettings, backbone: str, weights: str, chosen: Iterable[str] = ()
     ) -> EvalSettings:
         """The evaluation settings of this protocol: the user's where it leaves them free. `weights` is what was put
-        onto the backbone, "none" for its own. Raises UserError for a `chosen` setting that is fixed.
+        onto the backbone, "none" for its own. Raises UserError for a `chosen` setting that is fixed; a part of the
+        protocol's prompts may be chosen.
         """
-        if wrong := sorted(self.fixed() & set(chosen)):
+        part = self.has_part(given.prompts)
+        if wrong := sorted(self.fixed() & set(chosen) - ({"prompts"} if part else set())):
             raise UserError(
                 f"protocol {self.id} fixes {', '.join(wrong)}; use --protocol {STANDARD} to choose for yourself"
             )
@@ -78,9 +80,13 @@ class EvalProtocol(Settings):
             "num_steps": self.num_steps,
             "guidance_scale": self.guidance_of(backbone, weights),
             "seed": self.seed,
-            "prompts": self.prompts or FREE,
+            "prompts": given.prompts if part else self.prompts or FREE,
         }
         return given.model_copy(update={name: value for name, value in rules.items() if value != FREE})
+
+    def has_part(self, prompts: str) -> bool:
+        """Whether a prompt set is a part of the protocol's: such as hpdv2-prompts/anime of hpdv2-prompts."""
+        return self.prompts is not None and prompts.startswith((f"{self.prompts}/", f"{self.prompts}."))
 
     def guidance_of(self, backbone: str, weights: str) -> float | Literal["eval"]:
         """The closest rule's."""

@@ -40,7 +40,7 @@ class SPMTraining(Settings):
     """Weights kept are an exponential moving average; 0 keeps the raw ones, as published."""
     scale: float | None = Field(4.0, gt=0)
     """Where exp(logit_scale) starts. Unset: where the CLIP's is, as published; a CLIP trained to tell captions apart
-    is too sure of itself for noisy labels (28 in tiny-clip), and the scale moves slowly."""
+    is too sure of itself for noisy labels (33 in tiny-clip), and the scale moves slowly."""
     guidance_scale: float = Field(5.0, ge=0)
     """Guidance of the denoiser call behind an estimate (published: 5)."""
     bank: int = Field(4, ge=0)

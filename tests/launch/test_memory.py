@@ -138,13 +138,13 @@ def room_for_two(monkeypatch):
 
 
 def test_batches_of_images_are_halved_and_recorded(monkeypatch, tmp_path, room_for_two, capsys):
-    """Six images, five at a time: 5 and 3 do not fit, so 2, 2 and 2; the scores are the same."""
+    """Six images, five at a time and then one: 5 and 3 do not fit, so 2, 2, 1 and 1; the scores are the same."""
     register_toys(monkeypatch)
     spec = toy_spec(tmp_path, method={"name": "none"}, reward=None, eval={"batch_size": 5})
     whole = execute(spec, tmp_path / "whole")
     tried = room_for_two()
     small = execute(spec, tmp_path / "small")
-    assert tried[-5:] == [5, 3, 2, 2, 2]
+    assert tried[-6:] == [5, 3, 2, 2, 1, 1]
     assert (whole.image_batch, small.image_batch) == (None, 2)
     assert small.metrics == whole.metrics
     assert "out of memory making images of none: 2 at a time from here on" in capsys.readouterr().err

@@ -13,13 +13,13 @@ from rewards.fitting import PairScorer, evaluate
 from rewards.spm import SPM, folder
 from rewards.spm.estimates import Guided, pair_scores
 
-NUM = 100
+NUM = 75
 HELD_OUT = ("validation_unique", "test_unique")
 
 
 @pytest.fixture(scope="module")
 def right():
-    """Share of right verdicts by truth at t = 1, on 100 pairs of each held-out split."""
+    """Share of right verdicts by truth at t = 1, on 75 pairs of each held-out split."""
     backbone, model = TinySD15().load(torch.device("cpu"), torch.float32), folder.load(SPM().place).eval()
     policy = Policy(backbone, Guided(SPM().config.training["guidance_scale"]))
     scorer = PairScorer(model, partial(pair_scores, model, policy), num_noises=1)
@@ -29,14 +29,16 @@ def right():
 
 
 def test_it_agrees_with_the_true_preference_at_low_noise(right):
-    """65 % of 200 pairs is 4 standard errors above chance."""
-    assert right >= 0.65
+    """60 % of 150 pairs is 2.4 standard errors above chance; its record says 65 % of all 1,000."""
+    assert right >= 0.6
+    last = [SPM().measured()[split][-1]["accuracy_true"] for split in HELD_OUT]
+    assert sum(last) / len(last) >= 0.64
 
 
 def test_its_record_says_what_is_measured(right):
-    """The record is over 500 pairs of each split: three standard errors of 200 pairs (0.033 each)."""
+    """The record is over 500 pairs of each split: three standard errors of 150 pairs (0.04 each)."""
     last = [SPM().measured()[split][-1]["accuracy_true"] for split in HELD_OUT]
-    assert right == pytest.approx(sum(last) / len(last), abs=0.1)
+    assert right == pytest.approx(sum(last) / len(last), abs=0.12)
 
 
 def test_its_table_has_the_timesteps_of_the_lrms():

@@ -11,8 +11,13 @@ ones did not. The official fork keeps an RGBA image as it is and then fails; pic
 
 import functools
 import json
+import sys
 import tempfile
+import types
 from pathlib import Path
+
+sys.modules["turtle"] = types.ModuleType("turtle")  # imported by mistake, for a name; it needs tkinter
+sys.modules["turtle"].forward = None
 
 import hpsv2.img_score as official
 import seeded
