@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from lpobench.conclude import device_name
-from lpobench.data.pairs.shards import read_claim
+from lpobench.data.pairs.shards import read_claim, write_atomic
 from lpobench.evaluation.execute import BASE
 from lpobench.evaluation.job import Job
 from lpobench.launch import ranks
 from lpobench.plugin import Metric
 from lpobench.prepare import device_of
 from lpobench.records import provenance
-from lpobench.records.evaluation import Difference, EvalRecord, Mean, TaskMean
-from lpobench.records.record import Checkpoint, Protocol, inventory, write_atomic
+from lpobench.records.evaluation import FILE, Difference, EvalRecord, Mean, TaskMean
+from lpobench.records.record import Checkpoint, Protocol, inventory
 from lpobench.records.scores import FILE as SCORES
 from lpobench.records.stats import interval
 from lpobench.report.evaluations import to_markdown
@@ -32,10 +32,16 @@ def aggregate(job: Job) -> EvalRecord | dict[str, int]:
     scores, missing = score_table(job.share, job.scorers)
     if scores is None:
         return missing
-    write_atomic(job.folder / SCORES, scores.to_csv(index=False, lineterminator="\n"))
     record = record_of(job, scores)
-    write_atomic(job.folder / TABLE, to_markdown([record]))
-    return record.model_copy(update={"files": inventory(job.folder, (SCORES, TABLE))}).write(job.folder)
+    write(job, SCORES, scores.to_csv(index=False, lineterminator="\n"))
+    write(job, TABLE, to_markdown([record]))
+    record = record.model_copy(update={"files": inventory(job.folder, (SCORES, TABLE)), "folder": job.folder})
+    write(job, FILE, record.document())
+    return record
+
+
+def write(job: Job, name: str, text: str) -> None:
+    write_atomic(job.folder / name, text.encode(), job.share.scratch)
 
 
 def record_of(job: Job, scores: pd.DataFrame) -> EvalRecord:

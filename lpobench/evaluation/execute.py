@@ -62,7 +62,8 @@ def generate(plan: Plan, all_jobs: Sequence[Job], options: Options, left_out: di
         if missing := job.share.look():
             paint(job, policy, missing, options)
     del policy, backbone
-    memory.free()
+    if spec.backbone.assets():
+        memory.free()
 
 
 def paint(job: Job, policy: Policy, missing: int, options: Options) -> None:

@@ -93,7 +93,8 @@ class Scorer:
             try:
                 yield self.settings.load(device, torch.float32)
             finally:
-                memory.free()
+                if self.settings.assets():  # it had weights
+                    memory.free()
 
     def size(self) -> int:
         """Bytes of what it reads from disk: about what it takes in memory."""

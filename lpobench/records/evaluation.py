@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from lpobench.plugin import MissingAsset, Settings, UserError
-from lpobench.records.record import Checkpoint, Cost, Git, Protocol, write_atomic
+from lpobench.records.record import Checkpoint, Cost, Git, Protocol
 
 FILE = "evaluation.json"
 SCHEMA_VERSION = 1
@@ -97,10 +97,9 @@ class EvalRecord(Settings):
         """What tables call it."""
         return self.backbone if self.weights == "none" else f"{self.weights} on {self.backbone}"
 
-    def write(self, folder: Path) -> Self:
-        """Atomically; returns the record that knows its folder."""
-        write_atomic(folder / FILE, self.model_dump_json(indent=2) + "\n")
-        return self.model_copy(update={"folder": folder})
+    def document(self) -> str:
+        """The text of its file."""
+        return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -72,7 +72,7 @@ def test_several_rewards_and_how_they_agree(cli, held_out):
     shown = evaluated(cli, *words, "--timesteps", "finished").out
     assert "rank alike: t" in shown
     assert "brighter and pixel" in shown
-    assert 'stroke: #009e73' in (held_out / "out" / "accuracy-by-timestep.svg").read_text()
+    assert "stroke: #009e73" in (held_out / "out" / "accuracy-by-timestep.svg").read_text()
 
 
 def test_neither_batch_nor_limit_change_a_pairs_scores(cli, held_out):

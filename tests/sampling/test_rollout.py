@@ -208,9 +208,7 @@ def test_only_a_window_of_a_path_is_stochastic(make_policy):
     """Outside steps 3 to 5 a step is the plain one at eta 0; paths from one start part at step 3."""
     policy = make_policy()
     with torch.no_grad():
-        path = paths(
-            policy, ["1"], torch.Generator().manual_seed(0), 2, same_start=True, window=(3, 5)
-        )
+        path = paths(policy, ["1"], torch.Generator().manual_seed(0), 2, same_start=True, window=(3, 5))
         assert path.stochastic == [3, 4, 5]
         assert [torch.equal(*path.latents[i]) for i in range(6)] == [True] * 4 + [False] * 2
         t, s = (torch.full((2,), path.timesteps[i]) for i in (9, 10))

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
+sys.path.append(str(Path(__file__).parent.parent))
 import peft  # noqa: F401  imported late by a policy: here once, not in every child
 import torch._dynamo
 from made import Meter, register_toys
