@@ -1,7 +1,5 @@
 """What every registered evaluator keeps. One that needs weights adds a line to `SMALL`: small random ones."""
 
-from functools import partial
-
 import made_compbench
 import made_geneval_scorer
 import made_mask2former
@@ -11,29 +9,16 @@ import pytest
 import torch
 
 import evaluators.geneval.detector
-from evaluators.clipscore import ClipScoreH, ClipScoreL, ClipScoreTiny
 from evaluators.geneval.settings import GenEvalFAIR
-from evaluators.hpsv2 import HPSv21
 from evaluators.t2i_compbench.settings import T2ICompBench
-from evaluators.vqascore import VQAScoreXL
 from lpobench import registry
 from lpobench.data.prompts import load_prompts
 from lpobench.types import Evaluator
 
 SMALL = {
-    "aesthetic": made_scorers.aesthetic,
-    "clipscore": made_scorers.clipscore,
-    "clipscore_l14": partial(made_scorers.clipscore, kind=ClipScoreL),
-    "clipscore_h14": partial(made_scorers.clipscore, kind=ClipScoreH),
-    "clipscore_tiny": partial(made_scorers.clipscore, kind=ClipScoreTiny),
+    **made_scorers.MAKERS,
     "geneval": made_geneval_scorer.geneval,
-    "hpsv2": made_scorers.hpsv2,
-    "hpsv21": partial(made_scorers.hpsv2, kind=HPSv21),
-    "imagereward": made_scorers.imagereward,
     "t2i_compbench": made_compbench.compbench,
-    "pickscore": made_scorers.pickscore,
-    "vqascore": made_scorers.vqascore,
-    "vqascore_xl": partial(made_scorers.vqascore, kind=VQAScoreXL),
 }
 UNMADE = {"geneval_fair": GenEvalFAIR}
 """Presets of one that is made, with another file's layout."""

@@ -20,7 +20,9 @@ GOLDEN = seeded.golden("vqascore")
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return made_scorers.vqascore(tmp_path_factory.mktemp("vqascore"))
+    """An image at a time: fewer to fill up."""
+    settings = made_scorers.vqascore(tmp_path_factory.mktemp("vqascore"))
+    return settings.model_copy(update={"batch_size": 1})
 
 
 def test_equals_the_official_code(small):
@@ -29,7 +31,7 @@ def test_equals_the_official_code(small):
 
 def test_questions_of_unequal_length_score_as_alone(small):
     """The official code pads them together and masks the padding: its own two ways agree to 1e-5."""
-    live = small.load(CPU, FLOAT)
+    live = small.model_copy(update={"batch_size": 2}).load(CPU, FLOAT)
     images = torch.cat([made_scorers.images((300, 300), seed) for seed in range(4)])
     prompts = [Prompt(text, "") for text in seeded.PROMPTS]
     alone = [live.score(images[i : i + 1], prompts[i : i + 1])["vqascore"][0] for i in range(4)]
