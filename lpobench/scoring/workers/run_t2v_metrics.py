@@ -34,8 +34,17 @@ def open_model(options):
     row["model"]["path"], row["tokenizer"]["path"] = weights, there(options, "tokenizer")
     live["score"] = VQAScore(options["model"], device=options["device"], cache_dir=folder)
     if options["device"] == "cpu":
-        live["score"].model.model.float()
+        in_float32(live["score"].model, weights)
     return {"versions": versions("t2v-metrics", "transformers", "torch")}
+
+
+def in_float32(live_model, weights):
+    """The weights again, unrounded: the package has made them bfloat16, and autocasts on a GPU only."""
+    model = live_model.model.float()
+    fresh = type(model).from_pretrained(weights)
+    fresh.resize_token_embeddings(len(live_model.tokenizer))
+    model.load_state_dict(fresh.state_dict(), strict=False)
+    model.get_vision_tower().load_model()
 
 
 def beside(weights, eye, folder):
