@@ -82,7 +82,7 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
         policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
         spec.method.check(policy, reward)
         if settings and settings.judges:
-            version = f"{name_of(settings)} {reward_identity(settings)}"
+            version = reward_identity(settings)
             judges.append(RewardScore(name_of(settings), version, reward, policy))
         if spec.backbone.releases_text_encoders:
             texts = {"", *(prompt.text for prompt in (*train_prompts, *eval_prompts))}

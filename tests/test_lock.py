@@ -60,3 +60,17 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     message = r"cannot write to .*: Not a directory; choose another --out"
     with pytest.raises(UserError, match=message), run_lock(tmp_path / "file" / "run"):
         pass
+
+
+def test_one_may_wait_for_it(tmp_path, holder):
+    told = []
+
+    def wait(busy):
+        told.append(str(busy))
+        holder.stdin.close()
+        holder.wait(60)
+
+    with run_lock(tmp_path, wait):
+        pass
+    assert len(told) == 1
+    assert f"in use by process {holder.pid}" in told[0]

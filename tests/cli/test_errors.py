@@ -47,7 +47,7 @@ def failing(monkeypatch, error):
         ("show", 2, "Missing argument 'NAME'"),
         ("show nope.toml", 2, 'no recipe "nope.toml"'),
         ("validate", 2, "Missing argument 'FILE...'"),
-        ("report --out empty", 3, "no records in empty; `lpobench run` and `lpobench eval` write one when they have finished"),
+        ("report --out empty", 3, "no records in empty; `lpobench run` and `lpobench eval` write one"),
     ],
 )  # fmt: skip
 def test_one_line_and_the_documented_code(cli, fakes, words, code, message):

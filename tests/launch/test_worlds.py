@@ -133,3 +133,14 @@ def test_a_process_short_of_memory_makes_all_halve(played, runs):
         "out of memory in update 1: its 8 rows are taken in parts of 2, not of 4",
         "out of memory in update 1: its 8 rows are taken in parts of 1, not of 2",
     ]
+
+
+def test_an_evaluation_is_shared(runs):
+    (one, alone), (two, shared) = (runs(name) for name in ("evaluation-one", "evaluation-two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["made"] == {"generate": 6, "score meter": 6}, "the main process's half"
+    names = [sorted(path.name for path in (folder / "images").iterdir()) for folder in (alone, shared)]
+    assert names[0] == names[1]
+    assert len(names[0]) == 12
+    tables = [pd.read_csv(folder / "scores.csv") for folder in (alone, shared)]
+    pd.testing.assert_frame_equal(*tables, atol=1e-6)

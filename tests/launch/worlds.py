@@ -17,6 +17,8 @@ from processes import die_with
 from torch import nn
 
 import lpobench.run
+from lpobench.evaluation.plan import plan
+from lpobench.evaluation.run import evaluate
 from lpobench.launch import environment, ranks
 from lpobench.plugin import UserError
 from lpobench.run import execute, train_reward_only
@@ -126,6 +128,15 @@ def short_of_memory(folder: Path) -> dict:
     return a_run(folder, "short")
 
 
+def an_evaluation(folder: Path, out: str) -> dict:
+    """Six prompts, two images of each."""
+    toy_spec(folder)
+    settings = ["eval.num_steps=3", "eval.guidance_scale=1", "eval.images_per_prompt=2", "device=cpu"]
+    made = plan("toy", None, ["meter"], None, None, settings, {"prompts": str(folder / "eval.csv")})
+    [outcome] = evaluate(made, folder / out)
+    return outcome.record.model_dump(mode="json")
+
+
 def start() -> None:
     ranks.start(torch.device("cpu"))
 
@@ -146,6 +157,8 @@ SCENARIOS: dict[str, tuple[int, Callable[[Path], object]]] = {
     "resumed": (1, lambda folder: a_run(folder, "stopped")),
     "images": (2, stopped_between_images),
     "short": (2, short_of_memory),
+    "evaluation-one": (1, lambda folder: an_evaluation(folder, "evaluation-one")),
+    "evaluation-two": (2, lambda folder: an_evaluation(folder, "evaluation-two")),
 }
 
 
