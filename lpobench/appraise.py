@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from lpobench.data.image_prompts import Prompted
 from lpobench.data.pairs import LatentPairs
 from lpobench.data.pairs.autoencoder import as_autoencoder
+from lpobench.evaluation.gaps import gaps
+from lpobench.evaluation.scorers import Scorer
 from lpobench.launch import memory
-from lpobench.plugin import EvaluatorSettings, RewardSettings, UserError
+from lpobench.plugin import RewardSettings, UserError
 from lpobench.prepare import LESS, device_of, dtype_of, reward_identity
 from lpobench.progress import progress
 from lpobench.records.provenance import git_state, versions
@@ -79,7 +82,7 @@ def evaluate_rewards(
 def score_images(
     spec: RunSpec,
     rewards: Mapping[str, RewardSettings],
-    evaluators: Sequence[EvaluatorSettings],
+    scorers: Sequence[Scorer],
     folder: Path,
     images: Prompted,
     *,
@@ -89,22 +92,23 @@ def score_images(
 ) -> ImageScores:
     """Score the images of a folder. Raises UserError, such as where none can be read."""
     device, policy, live, level = device_of(spec), None, {}, None
-    with memory.explained("loading the models", LESS):
-        if rewards:
-            backbone = as_autoencoder(spec.backbone.load(device, dtype_of(spec)))
-            level = parse_level(t, backbone) if t is not None else None
-            policy, live = load(spec, rewards, backbone)
-        judges = {name_of(settings): settings.load(device, torch.float32) for settings in evaluators}
-    scorer = ImageScorer(live, policy, judges, level, seed, batch_size)
-    with (
-        progress(len(images.files), "scoring") as advance,
-        memory.explained("scoring images", SMALLER),
-    ):
-        found = scorer.score(folder, images, advance)
+    with ExitStack() as stack:
+        with memory.explained("loading the models", LESS):
+            if rewards:
+                backbone = as_autoencoder(spec.backbone.load(device, dtype_of(spec)))
+                level = parse_level(t, backbone) if t is not None else None
+                policy, live = load(spec, rewards, backbone)
+            judges = {scorer.label: stack.enter_context(scorer.live(device)) for scorer in scorers}
+        by_all = ImageScorer(live, policy, judges, level, seed, batch_size)
+        with (
+            progress(len(images.files), "scoring") as advance,
+            memory.explained("scoring images", SMALLER),
+        ):
+            found = by_all.score(folder, images, advance)
     if sum(found.problems.values()) == len(found.table):
         reasons = ", ".join(f"{count} {reason}" for reason, count in found.problems.items())
         raise UserError(f"none of the {len(found.table)} images in {folder} can be scored: {reasons}")
-    return found
+    return replace(found, differences=gaps(scorers, found.table))
 
 
 def load(

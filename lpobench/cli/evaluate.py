@@ -13,7 +13,7 @@ from lpobench.cli.curate import Worker
 from lpobench.cli.output import check_writable, say, show, show_json, show_rich
 from lpobench.data.pairs.shards import parse_worker
 from lpobench.evaluation.plan import Part, Plan, plan, protocol_notes
-from lpobench.evaluation.scorers import ALL, parse_engines
+from lpobench.evaluation.scorers import ALL
 from lpobench.launch import torchrun
 from lpobench.plugin import MissingAsset, UserError
 from lpobench.records.evaluation import FILE
@@ -52,13 +52,7 @@ def evaluate(
     checkpoint: options.Checkpoint = None,
     evaluators: Evaluators = ALL,
     protocol: ProtocolName = None,
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]native|official|both",
-            help="Ours, the official package in an environment of its own, or both and their difference.",
-        ),
-    ] = None,
+    engine: options.Engine = None,
     prompts: Annotated[
         str | None, typer.Option(metavar="SET|FILE", help="Prompts, where the protocol leaves them free.")
     ] = None,
@@ -75,12 +69,7 @@ def evaluate(
         float,
         typer.Option(min=0, metavar="GIB", help="Memory that scorers may take together; 0: one at a time."),
     ] = 0.0,
-    online: Annotated[
-        bool,
-        typer.Option(
-            "--online", help="Official packages may download: their environment, once, and weights."
-        ),
-    ] = False,
+    online: options.Online = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where evaluations are kept, one folder each.")
@@ -97,9 +86,8 @@ def evaluate(
         raise UserError("--lora and --checkpoint both say what is put onto the backbone; give one")
     weights = str(lora) if lora is not None else checkpoint
     names = _names(evaluators)
-    engines = parse_engines(engine, registry.names("evaluators") if names == [ALL] else names)
     flags = {"prompts": prompts, "num_prompts": num_prompts, "seed": seed}
-    made = plan(backbone, weights, names, engines, protocol, overrides or [], flags, online=online)
+    made = plan(backbone, weights, names, engine, protocol, overrides or [], flags, online=online)
     worker = parse_worker(shard)
     if dry_run:
         return _show_plan(made, out, as_json)

@@ -13,7 +13,7 @@ from lpobench.cli.output import columns, heading, show, show_json
 from lpobench.data import assets
 from lpobench.draft import built_in_recipes
 from lpobench.evaluation.plan import protocol_notes
-from lpobench.evaluation.scorers import Readiness, readiness
+from lpobench.evaluation.scorers import readiness
 from lpobench.plugin import UserError
 from lpobench.problems import hint
 from lpobench.sections import EvalSettings, LoraSettings, SamplingSettings, TrainSettings
@@ -48,11 +48,11 @@ def list_names(
     Plug-ins, built-in recipes, the sections of settings, the protocols of evaluation and what can be downloaded, with a
     line about each. `lpobench list evaluators` also says which can run here, and what supplies the others.
     """
+    if kind == "evaluators":
+        return _list_evaluators(as_json)
     known = catalogue()
     if kind is not None and kind not in known:
         raise UserError(f'unknown kind "{kind}"; {hint(kind, known)}')
-    if kind == "evaluators":
-        return _list_evaluators(as_json)
     chosen = known if kind is None else {kind: known[kind]}
     if as_json:
         return show_json(chosen)
@@ -70,15 +70,13 @@ def _list_evaluators(as_json: bool) -> None:
     if as_json:
         return show_json({"evaluators": {one.name: asdict(one) for one in found}})
     heading("evaluators")
-    columns([(one.name, _state(one), one.licence or "-", one.about) for one in found])
+    columns([(one.name, "ready" if one.ready else "missing", one.about) for one in found])
     for one in found:
+        if one.licence or not one.ready:
+            show(f"\n{one.name}: licence {one.licence or 'that of this project'}")
         if not one.ready:
-            show(f"\n{one.name}: {one.missing}")
+            show(f"  {one.missing}")
     return None
-
-
-def _state(one: Readiness) -> str:
-    return "ready" if one.ready else "missing"
 
 
 def _summary(kind: registry.Kind, name: str) -> str:

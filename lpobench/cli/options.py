@@ -48,6 +48,19 @@ Evaluators = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Scorers of the finished images.", autocompletion=_named("evaluators")),
 ]
+Engine = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]native|official|both",
+        help="Ours, the official package in an environment of its own, or both and their difference.",
+    ),
+]
+Online = Annotated[
+    bool,
+    typer.Option(
+        "--online", help="Official packages may download: their environment, once, and what they ask for."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as method.beta=200; repeatable."),

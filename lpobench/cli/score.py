@@ -13,6 +13,7 @@ from lpobench.cli.curate import Batch
 from lpobench.cli.exits import Exit
 from lpobench.cli.judges import Noise, Rewards, judges_of
 from lpobench.cli.output import check_writable, columns, say, show, show_json
+from lpobench.evaluation.scorers import scorers_of
 from lpobench.plugin import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def score(
     ] = None,
     reward: Rewards = None,
     evaluators: options.Evaluators = None,
+    engine: options.Engine = None,
+    online: options.Online = False,
     backbone: options.Backbone = None,
     t: Annotated[
         str | None,
@@ -65,13 +68,14 @@ def score(
             "--t is for rewards, evaluators look at finished images; name a --reward, or leave it away"
         )
     judges = judges_of(reward, backbone, overrides, evaluators)
+    scorers = scorers_of(judges.evaluators, engine, online=online)
     from lpobench.data.image_prompts import with_prompts
 
     images = with_prompts(folder, prompts)
     from lpobench.appraise import score_images  # torch is imported here
 
     found = score_images(
-        judges.spec, judges.rewards, judges.evaluators, folder, images, t=t, seed=seed, batch_size=batch
+        judges.spec, judges.rewards, scorers, folder, images, t=t, seed=seed, batch_size=batch
     )
     seen = f"t = {t}" if t is not None else "finished images"
     _write(found, {"noise level": seen} if judges.rewards else {}, out, as_json)
@@ -96,7 +100,9 @@ def _write(found: ImageScores, how: dict[str, str], out: Path | None, as_json: b
     if as_json:
         rows = [{key: finite(value) for key, value in row.items()} for row in found.table.to_dict("records")]
         counts = {"images": len(rows), "scored": len(scored), "problems": found.problems}
-        show_json({**how, **counts, "conversions": found.conversions, "mean": means, "rows": rows})
+        gaps = {name: gap.model_dump() for name, gap in found.differences.items()}
+        more = {"conversions": found.conversions, "mean": means, "official_minus_ours": gaps}
+        show_json({**how, **counts, **more, "rows": rows})
     elif out is None:
         show(text.removesuffix("\n"))
     else:
@@ -117,6 +123,8 @@ def finite(value: object) -> object:
 def _told(found: ImageScores) -> list[str]:
     """What was done to images, and which were left out."""
     done = [f"{_images(count)} {what}" for what, count in found.conversions.items()]
+    for name, gap in found.differences.items():
+        done.append(f"{name}, official code minus ours: mean {gap.mean:+.3g}, largest {gap.largest:.3g}")
     lines = []
     for why, count in found.problems.items():
         names = found.table["file"][found.table["problem"] == why].tolist()

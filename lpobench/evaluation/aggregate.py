@@ -10,12 +10,13 @@ import pandas as pd
 from lpobench.conclude import device_name
 from lpobench.data.pairs.shards import read_claim, write_atomic
 from lpobench.evaluation.execute import BASE
+from lpobench.evaluation.gaps import gaps
 from lpobench.evaluation.job import Job
 from lpobench.launch import ranks
 from lpobench.plugin import Metric
 from lpobench.prepare import device_of
 from lpobench.records import provenance
-from lpobench.records.evaluation import FILE, Difference, EvalRecord, Mean, TaskMean
+from lpobench.records.evaluation import FILE, EvalRecord, Mean, TaskMean
 from lpobench.records.record import Checkpoint, Protocol, inventory
 from lpobench.records.scores import FILE as SCORES
 from lpobench.records.stats import interval
@@ -81,7 +82,7 @@ def record_of(job: Job, scores: pd.DataFrame) -> EvalRecord:
         tasks={name: by_task(scores, name) for name in meaning},
         shown=tuple(name for name in meaning if scores[name].isin((0.0, 1.0)).all()) or tuple(meaning)[:1],
         suites=suites_of(job, scores, tables),
-        differences=differences_of(job, tables),
+        differences=gaps(job.scorers, scores),
         scorers={scorer.label: scorer.facts() for scorer in job.scorers},
         files={},
     )
@@ -146,14 +147,3 @@ def suites_of(
         for scorer in job.scorers
     }
     return {label: numbers for label, numbers in found.items() if numbers}
-
-
-def differences_of(job: Job, tables: Mapping[str, pd.DataFrame]) -> dict[str, Difference]:
-    """Of every metric that both engines have scored."""
-    both = [scorer for scorer in job.scorers if scorer.engine == "official" and scorer.name in tables]
-    found = {}
-    for scorer in both:
-        for metric in scorer.metrics:
-            gap = tables[scorer.label][metric] - tables[scorer.name][metric]
-            found[metric] = Difference(mean=gap.mean(), largest=gap.abs().max())
-    return found

@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lpobench.checkpoints import locate_checkpoint
 from lpobench.data.pairs.image import decode
@@ -20,9 +22,9 @@ from lpobench.plugin import UserError
 from lpobench.prepare import LESS, device_of, dtype_of, release_text_encoders
 from lpobench.sampling import Policy, VariancePreserving
 from lpobench.scoring.evaluate import score_images, to_bytes
-from lpobench.scoring.generate import Painter, fingerprint, probe
+from lpobench.scoring.generate import Painter, digest, probe
 from lpobench.scoring.pictures import png
-from lpobench.types import Backbone
+from lpobench.types import Backbone, Evaluator
 
 BASE, PROBE = "base.json", "base.png"
 SAME = 4.0
@@ -49,6 +51,8 @@ def generate(plan: Plan, all_jobs: Sequence[Job], options: Options, left_out: di
             check_schedule(job.part, backbone)
             try_scorers(plan, job, backbone, left_out)
             check_base(job, backbone)
+        if not any(job.scorers for job in all_jobs):
+            raise UserError(f"no evaluator fits these images: {'; '.join(left_out.values())}")
         loaded = None
         if spec.checkpoint is not None:
             loaded = backbone.load_checkpoint(locate_checkpoint(spec.checkpoint))
@@ -59,7 +63,7 @@ def generate(plan: Plan, all_jobs: Sequence[Job], options: Options, left_out: di
         if spec.backbone.releases_text_encoders:
             remember(policy, all_jobs)
     for job in all_jobs:
-        if missing := job.share.look():
+        if job.scorers and (missing := job.share.look()):
             paint(job, policy, missing, options)
     del policy, backbone
     if spec.backbone.assets():
@@ -88,7 +92,10 @@ def score(plan: Plan, job: Job, options: Options, left_out: dict[str, str]) -> N
             live = []
             for scorer in group:
                 with job.costs.phase("load scorers"), fitting(plan, job, scorer, left_out):
-                    live.append((scorer, stack.enter_context(scorer.live(device))))
+                    evaluator = stack.enter_context(scorer.live(device))
+                    if not plan.named:
+                        try_on(scorer, evaluator, job.share.first_image(), job)
+                    live.append((scorer, evaluator))
             for scorer, evaluator in live:
                 phase = f"score {scorer.label}"
                 title = f"scoring with {scorer.label}, {job.part.protocol.id}"
@@ -117,9 +124,12 @@ def try_scorers(plan: Plan, job: Job, backbone: Backbone, left_out: dict[str, st
     image = backbone.decode(torch.zeros((1, *backbone.latent_shape), device=backbone.device)).float()
     for scorer in [scorer for scorer in job.scorers if scorer.engine == "native"]:
         with fitting(plan, job, scorer, left_out), scorer.live(backbone.device) as evaluator:
-            score_images(scorer.label, evaluator, image, list(job.share.prompts[:1]))
-    if not job.scorers:
-        raise UserError(f"no evaluator fits these images: {'; '.join(left_out.values())}")
+            try_on(scorer, evaluator, image, job)
+
+
+def try_on(scorer: Scorer, evaluator: Evaluator, image: Float[Tensor, "1 3 H W"], job: Job) -> None:
+    """Raises UserError where an evaluator does not fit the images' size or the prompts."""
+    score_images(scorer.label, evaluator, image, list(job.share.prompts[:1]))
 
 
 @contextmanager
@@ -156,9 +166,9 @@ def check_base(job: Job, backbone: Backbone) -> None:
 
     About: another device, or another number of threads, rounds differently.
     """
-    guidance, path = job.part.settings.guidance_scale, job.folder / PROBE
-    image = to_bytes(probe(backbone, job.share.prompts[0].text, guidance))[0]
-    job.base = fingerprint(backbone, job.share.prompts[0].text, guidance)
+    path = job.folder / PROBE
+    found = probe(backbone, job.share.prompts[0].text, job.part.settings.guidance_scale)
+    job.base, image = digest(found), to_bytes(found)[0]
     if not path.exists():
         write_atomic(path, png(image), job.share.scratch)
     before = decode(path.read_bytes())

@@ -14,11 +14,10 @@ from lpobench import registry
 from lpobench.checkpoints import label_of, locate_checkpoint
 from lpobench.data.cache import content
 from lpobench.draft import built_in_recipes, parse_override
-from lpobench.evaluation.scorers import ALL, Engine, Scorer, usable
+from lpobench.evaluation.scorers import ALL, Scorer, scorers_of, usable
 from lpobench.plugin import UserError
 from lpobench.scoring import protocols
 from lpobench.scoring.protocols import EvalProtocol
-from lpobench.scoring.worker import Limits
 from lpobench.slots import BASELINE, DEFAULTS, name_of
 from lpobench.spec import EvalSettings, RunSpec, load_spec
 
@@ -89,15 +88,15 @@ def plan(
     backbone: str | None,
     checkpoint: str | None,
     evaluators: Sequence[str],
-    engines: Mapping[str, tuple[Engine, ...]],
+    engine: Sequence[str] | None,
     protocol: str | None,
     overrides: Sequence[str],
     flags: Mapping[str, Any],
     *,
     online: bool = False,
 ) -> Plan:
-    """`flags` are the evaluation settings given as options (prompts, num_prompts, seed), None where not given; `online`
-    lets official packages use the network.
+    """`flags` are the evaluation settings given as options (prompts, num_prompts, seed), None where not given; for
+    `engine` and `online` see scorers_of.
 
     Raises UserError and MissingAsset for anything that would fail later and can be known now.
     """
@@ -107,13 +106,7 @@ def plan(
         raise UserError(f"no evaluator can run here: {'; '.join(left_out.values())}")
     given = {key: value for key, value in flags.items() if value is not None}
     spec = spec_of(backbone, checkpoint, names, overrides, given)
-    scorers = [
-        Scorer(settings, engine, Limits(online=online))
-        for settings in spec.evaluators
-        for engine in engines.get(name_of(settings), ("native",))
-    ]
-    for scorer in scorers:
-        scorer.check()
+    scorers = scorers_of(spec.evaluators, engine, online=online)
     chosen = {
         *given,
         *(path[1] for path, _ in map(parse_override, overrides) if path[0] == "eval" and path[1:]),

@@ -48,7 +48,7 @@ def evaluate(
         for name, why in together(lambda: fill(plan, begun, options)).items():
             say(f"not run: {name}: {why}")
         outcomes = []
-        for job in begun:
+        for job in (job for job in begun if job.scorers):
             found = ranks.from_main(lambda job=job: aggregate(job))
             finished = isinstance(found, EvalRecord)
             speed = {

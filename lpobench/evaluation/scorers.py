@@ -145,6 +145,21 @@ def usable(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     return [one.name for one in found if one.ready], {one.name: one.missing for one in found if not one.ready}
 
 
+def scorers_of(
+    evaluators: Sequence[EvaluatorSettings], engine: Sequence[str] | None, *, online: bool = False
+) -> list[Scorer]:
+    """Every evaluator by every engine that was asked for; `online` lets official packages use the network.
+
+    Raises UserError and MissingAsset for what one would miss.
+    """
+    engines = parse_engines(engine, [name_of(settings) for settings in evaluators])
+    limits = worker.Limits(online=online)
+    found = [Scorer(settings, each, limits) for settings in evaluators for each in engines[name_of(settings)]]
+    for scorer in found:
+        scorer.check()
+    return found
+
+
 def parse_engines(texts: Sequence[str] | None, names: Sequence[str]) -> dict[str, tuple[Engine, ...]]:
     """`official`, or `pickscore=native,hpsv2=both`: the engines of each evaluator. Raises UserError."""
     found: dict[str, tuple[Engine, ...]] = dict.fromkeys(names, ENGINES["native"])

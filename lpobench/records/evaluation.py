@@ -138,7 +138,7 @@ def check_comparable(records: Sequence[EvalRecord]) -> None:
     """Raises UserError for records whose numbers must not share a table."""
     for record in records[1:]:
         first, here = _conditions(records[0].protocol), _conditions(record.protocol)
-        if other := [name for name in first if first[name] != here[name]]:
+        if other := [name for name in first if name in here and first[name] != here[name]]:
             raise UserError(
                 f"{record.id} and {records[0].id} are not comparable: they differ in {', '.join(other)}; numbers of "
                 "different protocols never share a table"

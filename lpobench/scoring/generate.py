@@ -106,7 +106,11 @@ def fingerprint(backbone: Backbone, prompt: str, guidance_scale: float) -> str:
     It changes with any weight that reaches an image, with the precision and with the library's arithmetic,
     whatever files the weights came from: the content key of everything that is made from the untouched base.
     """
-    image = probe(backbone, prompt, guidance_scale)
+    return digest(probe(backbone, prompt, guidance_scale))
+
+
+def digest(image: Float[Tensor, "1 3 H W"]) -> str:
+    """Of its exact values."""
     return hashlib.blake2b(image.float().cpu().numpy().tobytes(), digest_size=16).hexdigest()
 
 

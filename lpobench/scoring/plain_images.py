@@ -22,6 +22,7 @@ from lpobench.data.image_prompts import Prompted
 from lpobench.data.pairs.autoencoder import as_autoencoder, as_images
 from lpobench.data.pairs.image import BadImage, decode_noted, image_hash
 from lpobench.data.pairs.prefetch import ahead, resized
+from lpobench.records.evaluation import Difference
 from lpobench.sampling import Noisy, Policy
 from lpobench.scoring.evaluate import metric_columns, score_images
 from lpobench.scoring.noised import Level, at_level
@@ -53,6 +54,8 @@ class ImageScores:
     """The columns that are scores."""
     conversions: dict[str, int]
     """How many images had to be made into what is scored, by what was done."""
+    differences: dict[str, Difference] = field(default_factory=dict)
+    """Metric -> official code against ours, where both have scored."""
 
     @property
     def problems(self) -> dict[str, int]:

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from lpobench.data.pairs.autoencoder import as_images
 from lpobench.data.pairs.prefetch import ahead
@@ -140,6 +141,10 @@ class Share:
                     rows += [(*key, row.tolist()) for key, row in zip(keys, scores, strict=True)]
                 ledger.add(rows, self.scratch)
                 advance(len(chunk), clock.rate(len(chunk)))
+
+    def first_image(self) -> Float[Tensor, "1 3 H W"]:
+        """Of this share, in [0, 1]."""
+        return as_images(self._read(self.mine_scored[:1]))
 
     def _read(self, batch: Sequence[Wanted]) -> UInt8[np.ndarray, "n H W 3"]:
         keys = [key_of(image) for image in batch]

@@ -12,11 +12,12 @@ import processes
 import pytest
 import torch
 from made import NAMES, Broken, Meter, Toy, register_toys
+from made_judges import picture
 
 from backbones.gaussian import Gaussian
 from lpobench import slots
 from lpobench.lock import run_lock
-from lpobench.plugin import MissingAsset
+from lpobench.plugin import MissingAsset, UserError
 from lpobench.records.evaluation import EvalRecord
 from lpobench.sampling import RectifiedFlow, VariancePreserving
 from lpobench.scoring import worker
@@ -57,6 +58,13 @@ class Absent(Meter):
         )
 
 
+class Picky(Meter):
+    """Knows other prompts."""
+
+    def score(self, images, prompts):
+        raise UserError(f"evaluator picky: what is {prompts[0].text}?")
+
+
 class Suite(Meter):
     """Judges GenEval's prompts."""
 
@@ -94,6 +102,7 @@ EVALUATORS = {
     "spoilt": Spoilt,
     "sizes": Sizes,
     "broken": Broken,
+    "picky": Picky,
 }
 
 
@@ -209,6 +218,7 @@ def test_all_leaves_out_who_cannot_run_and_says_so(cli, world):
         done = cli("eval", *WORDS)
         assert done.code == 0, done.err
         assert "not run: broken: evaluator broken: cannot read its weights" in done.err
+        assert "not run: picky: evaluator picky: what is 0." in done.err
         assert list(only(world / "out").scorers) == ["meter"]
         shutil.rmtree(world / "out")
 
@@ -240,6 +250,17 @@ def test_the_official_code_and_its_difference(cli, world):
     assert record.differences["size"].mean == pytest.approx(gap)
     assert "official code minus ours, toy" in done.out
     assert record.protocol.evaluators["sizes-official"].startswith("3-hpsv2x-")
+
+
+def test_the_official_code_on_a_folder_of_images(cli, world):
+    (world / "images").mkdir()
+    picture(world / "images" / "a.png", 100)
+    (world / "images" / "a.txt").write_text("x")
+    done = cli("score", "images", "--evaluators", "sizes", "--engine", "both", "--json")
+    found = json.loads(done.out)
+    gap = found["mean"]["sizes-official.size"] - 80
+    assert found["official_minus_ours"] == {"size": {"mean": gap, "largest": abs(gap)}}
+    assert f"size, official code minus ours: mean {gap:+.3g}" in done.err
 
 
 def test_a_score_that_is_no_number(cli, world):
@@ -349,9 +370,9 @@ def test_other_prompts_under_the_same_name(cli, world):
 
 def test_list_evaluators_says_who_can_run(cli, world):
     done = cli("list", "evaluators")
-    assert "  absent  missing  Its own  Its weights are not here." in done.out
-    assert "  meter   ready    -        Mean brightness" in done.out
-    assert "\nabsent: no absent on this machine" in done.out
+    assert "  absent  missing  Its weights are not here." in done.out
+    assert "  meter   ready    Mean brightness" in done.out
+    assert "\nabsent: licence Its own\n  no absent on this machine" in done.out
     found = json.loads(cli("list", "evaluators", "--json").out)["evaluators"]
     assert found["absent"]["command"] == "lpobench download absent"
     assert found["suite"]["suite"] == "geneval"

@@ -49,7 +49,7 @@ def work(folder: Path, out: Path) -> None:
     """24 images in batches of four by two scorers."""
     settings = ["eval.num_steps=3", "eval.guidance_scale=1", "eval.batch_size=4", "device=cpu"]
     settings += ["eval.bootstrap_samples=100"]
-    made = plan("toy", None, ["meter", "slow"], {}, None, settings, {"prompts": str(folder / "p.csv")})
+    made = plan("toy", None, ["meter", "slow"], None, None, settings, {"prompts": str(folder / "p.csv")})
     evaluate(made, out, batch_size=3)
 
 

@@ -44,7 +44,8 @@ def in_float32(live_model, weights):
     fresh = type(model).from_pretrained(weights)
     fresh.resize_token_embeddings(len(live_model.tokenizer))
     model.load_state_dict(fresh.state_dict(), strict=False)
-    model.get_vision_tower().load_model()
+    if not fresh.get_vision_tower().is_loaded:  # the weights have none of their own
+        model.get_vision_tower().load_model()
 
 
 def beside(weights, eye, folder):
