@@ -36,7 +36,7 @@ Recipe = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Diffusion model to train.", autocompletion=_named("backbones")),
+    typer.Option(metavar="NAME", help="The diffusion model.", autocompletion=_named("backbones")),
 ]
 Method = Annotated[
     str | None, typer.Option(metavar="NAME", help="Training method.", autocompletion=_named("methods"))
