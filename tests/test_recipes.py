@@ -12,7 +12,8 @@ from lpobench.data.prompt_sets import SETS
 from lpobench.draft import RECIPES, built_in_recipes
 from lpobench.spec import load_spec
 
-PUBLISHED, OURS = ("sd15-lpo", "sd21-lpo", "sdxl-lpo"), ("sd3-lpo", "sd35-lpo")
+PUBLISHED = ("sd15-lpo", "sd21-lpo", "sdxl-lpo", "sd15-spo", "sdxl-spo")
+OURS = ("sd3-lpo", "sd35-lpo")
 REAL = (*PUBLISHED, *OURS)
 
 
@@ -38,7 +39,7 @@ def test_every_value_has_its_source_beside_it(name):
     assert [line.split(" = ")[0] for line in bare if "pickapic" not in line] == [
         "name",
         "name",
-    ]  # lpo and lrm
+    ]  # method and reward
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -82,6 +83,27 @@ def test_the_released_configurations(name, gap, rank, rate, prompts, rounds, pai
 
 
 @pytest.mark.parametrize(
+    ("name", "candidates", "inner", "gap", "rank", "rate", "prompts", "pairs", "reward"),
+    [
+        ("sd15-spo", 4, 0, 0.3, 4, 6e-5, 40, 40, "spm-15"),
+        ("sdxl-spo", 2, 3, 0.4, 64, 1e-5, 8, 16, "spm-xl"),
+    ],
+)
+def test_the_released_configurations_of_spo(name, candidates, inner, gap, rank, rate, prompts, pairs, reward):
+    """SPO's config files, on 4 GPUs, 10 epochs of 4,000 prompts; from step 4 of 20 on."""
+    spec = load_spec(name)
+    method, lora, train = spec.method, spec.lora, spec.train
+    assert (method.beta, method.min_gap, method.threshold) == (10, (gap, gap), "constant")
+    assert (method.num_candidates, method.inner_steps, method.ratio_clip) == (candidates, inner, 0.1)
+    assert (method.timestep_range, method.score_at) == ((0, 751), "s")
+    assert (lora.rank, lora.alpha, train.learning_rate, train.epochs) == (rank, rank, rate, 10)
+    assert (train.prompts_per_round, train.minibatch * train.gradient_accumulation) == (prompts, pairs)
+    assert train.num_updates >= 10 * 4000 * 16 / pairs  # 16 trained steps at most
+    assert (str(spec.reward.weights), spec.reward.clip) == (reward, "pickscore")
+    assert spec.reward.training.batch_size == 64
+
+
+@pytest.mark.parametrize(
     ("name", "steps", "batch", "warmup"), [("sd15-lpo", 4000, 128, 500), ("sdxl-lpo", 8000, 32, 1000)]
 )
 def test_the_released_training_of_the_reward(name, steps, batch, warmup):
@@ -107,10 +129,11 @@ def test_without_weights_a_run_says_what_supplies_them(name, capsys, monkeypatch
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("LPOBENCH_ASSETS", raising=False)
-    backbone = name.removesuffix("-lpo")
-    assert main(["run", "--backbone", backbone, "--out", str(tmp_path / "runs")]) == 3
+    backbone, method = name.split("-")
+    command = ["run", "--backbone", backbone, "--method", method, "--out", str(tmp_path / "runs")]
+    assert main(command) == 3
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert f"`lpobench download {backbone}`" in err
-    assert main(["run", "--backbone", backbone, "--dry-run", "--out", str(tmp_path / "runs")]) == 0
+    assert main([*command, "--dry-run"]) == 0
     assert f"`lpobench download {backbone}`" in capsys.readouterr().out
