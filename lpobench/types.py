@@ -156,14 +156,17 @@ class Context:
     """Rounds collected before this one."""
     verdicts: list[Tensor] = field(default_factory=list)
     """For every group that was scored in this round, whether all its scores were finite."""
+    mean_scores: list[Tensor] = field(default_factory=list)
+    """For every such group, its mean score."""
 
     def score(self, noisy: Noisy, num: int = 1) -> Float[Tensor, "{num} b"]:
         """The reward of `num` candidates per prompt, the slower axis of `noisy`.
 
         A prompt with a score that is nan or inf is noted for the loop, which reports it; whoever builds rows
-        leaves it out. Nothing is read back from the device here.
+        leaves it out. The loop logs the mean of the others. Nothing is read back from the device here.
         """
         assert self.reward is not None
         scores = self.reward.score(noisy).unflatten(0, (num, -1))
         self.verdicts.append(scores.detach().isfinite().all(0))
+        self.mean_scores.append(scores.detach().float().mean(0))
         return scores

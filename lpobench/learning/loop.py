@@ -16,6 +16,7 @@ from lpobench.launch import ranks
 from lpobench.learning import setup
 from lpobench.learning.batches import Cursor, Pairs, rows_for_update, shuffled
 from lpobench.learning.metrics import MetricsLog
+from lpobench.learning.rows import StepRows
 from lpobench.learning.shares import Shares
 from lpobench.learning.state import StateFiles, TrainState, added
 from lpobench.plugin import MethodSettings, UserError
@@ -115,6 +116,8 @@ class Loop:
         state.round += 1
         state.prompts_taken = self.cursor.taken
         state.collected += num
+        if isinstance(rows, StepRows):
+            state.rows_by_t = added(state.rows_by_t, rows.by_timestep())
         state.round_rows = num
         state.pending = rows.take(order) if num else None
         state.empty_rounds = 0 if num else state.empty_rounds + 1
@@ -146,7 +149,8 @@ class Loop:
         state.trained += num
         state.pending = state.pending.take(torch.arange(num, left)) if num < left else None
         place = {"update": state.update, "round": state.round, "round_rows": state.round_rows, "rows": num}
-        return {**place, **values, "seconds": time.perf_counter() - began}
+        reward = {} if state.reward is None else {"reward": state.reward}
+        return {**place, **reward, **values, "seconds": time.perf_counter() - began}
 
     def save(self, metrics: MetricsLog | None) -> None:
         """A checkpoint of this update, unless there is one. Only the main process has metrics."""

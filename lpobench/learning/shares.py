@@ -88,7 +88,7 @@ class Shares:
     def _collect(self, state: TrainState, start: int, random: dict[str, Tensor]) -> list[Rows]:
         """This process's part of a round, pass by pass, each with the round's prompts and random numbers."""
         passes, prompts, rows = state.collect_passes, range(self.settings.prompts_per_round), []
-        self.ctx.round, self.ctx.verdicts = state.round, []
+        self.ctx.round, self.ctx.verdicts, self.ctx.mean_scores = state.round, [], []
         for number in range(passes):
             shard = ranks.rank() * passes + number, ranks.world() * passes
             if not prompts[ranks.part(len(prompts), *shard)]:
@@ -100,11 +100,16 @@ class Shares:
         return rows
 
     def _count(self, state: TrainState, when: str) -> None:
-        """Take down the groups that were scored, and say so where scores were not finite."""
-        verdicts = torch.cat(self.ctx.verdicts) if self.ctx.verdicts else torch.ones(0)
-        counts = ranks.gather((len(verdicts), len(verdicts) - int(verdicts.sum())))
-        scored, dropped = (sum(each) for each in zip(*counts, strict=True))
+        """Take down the groups that were scored and their mean, and say so where scores were not finite."""
+        verdicts, means = (
+            torch.cat(each or [torch.ones(0)]) for each in (self.ctx.verdicts, self.ctx.mean_scores)
+        )
+        finite = means[verdicts.bool()]
+        counts = ranks.gather((len(verdicts), len(verdicts) - len(finite), finite.double().sum().item()))
+        scored, dropped, total = (sum(each) for each in zip(*counts, strict=True))
         state.scored, state.dropped = state.scored + scored, state.dropped + dropped
+        if scored > dropped:
+            state.reward = total / (scored - dropped)
         if dropped and dropped == scored:
             raise NonFiniteScore(
                 f"{when}: the reward returned nan or inf for every prompt; nothing was trained on them"
@@ -122,7 +127,7 @@ class Shares:
 
     def _backward(self, state: TrainState, rows: Rows, num: int) -> dict[str, Tensor]:
         """Add the gradient of these rows' part of the mean over `num`; their part of the logged means."""
-        self.ctx.verdicts = []
+        self.ctx.verdicts, self.ctx.mean_scores = [], []
         means: dict[str, Tensor] = {}
         for part, share in parts(rows, self._microbatch(state), num):
             with self.accelerator.autocast():

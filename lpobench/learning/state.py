@@ -38,6 +38,10 @@ class TrainState:
     """Groups of candidates that a reward has scored."""
     dropped: int = 0
     """Of those, the ones with a score that was nan or inf."""
+    reward: float | None = None
+    """Mean score of all that was scored last: in the current round, or in the last update."""
+    rows_by_t: dict[str, int] = field(default_factory=dict)
+    """Rows collected so far, by the timestep of their step; empty where rows are no steps."""
     seconds: dict[str, float] = field(default_factory=dict)
     work: dict[str, dict[str, int]] = field(default_factory=dict)
     """By phase: collect, update, checkpoint. The work of this process, plus that of all before a resume."""
