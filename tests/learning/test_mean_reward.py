@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from tests.toy_training import Toy, make_context, run
 
 SCORES = ([[1.0, 2.0, 10.0], [3.0, 4.0, math.nan]], [[5.0], [6.0]])
