@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lpobench.plugin import UserError
+from lpobench.sampling.adapters import Switched
 from lpobench.sampling.schedule import Schedule
 from lpobench.types import Conditioning
 
@@ -22,31 +23,21 @@ class Means(Conditioning):
     mu: Float[Tensor, " n"]
 
 
-class GaussianDenoiser(nn.Module):
-    """The posterior mean of x0, or eps, or velocity, given x_t. Adapters are switched as diffusers models do
-    it.
-    """
+class GaussianDenoiser(nn.Module, Switched):
+    """The posterior mean of x0, or eps, or velocity, given x_t."""
 
     def __init__(self, schedule: Schedule, scale: float):
         super().__init__()
-        self.schedule, self.enabled = schedule, True
+        self.schedule, self.adapters_on = schedule, True
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def add_adapter(self, config: object) -> None:
         self.shift = nn.Parameter(self.scale.new_zeros(1))
 
-    def disable_adapters(self) -> None:
-        self.enabled = False
-        self.shift.requires_grad_(False)  # as peft does
-
-    def enable_adapters(self) -> None:
-        self.enabled = True
-        self.shift.requires_grad_(True)
-
     def forward(self, latents: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         alpha, sigma = (level.to(latents.dtype).view(-1, 1, 1, 1) for level in self.schedule.levels(t))
         mu = mu.view(-1, 1, 1, 1)
-        if self.enabled and "shift" in self._parameters:
+        if self.adapters_on and "shift" in self._parameters:
             mu = mu + self.shift
         residual = (latents - alpha * mu) / (alpha**2 * self.scale**2 + sigma**2)
         return self.schedule.target(mu + alpha * self.scale**2 * residual, sigma * residual, t)

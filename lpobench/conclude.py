@@ -20,7 +20,7 @@ from lpobench.records.record import Checkpoint, Cost, Protocol, RunRecord, inven
 from lpobench.records.scores import FILE, write_scores
 from lpobench.records.stats import compare
 from lpobench.report.figures import Column, grid
-from lpobench.scoring.evaluate import LABELS, metrics_by_column
+from lpobench.scoring.evaluate import LABELS, metric_columns, metrics_by_column
 from lpobench.scoring.variants import Scored, prompts_sha256
 from lpobench.slots import name_of
 
@@ -104,6 +104,7 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check:
         sampled=spec.method.samples,
         checkpoint=outcome.checkpoint,
         trained_reward=parts.trained_reward,
+        reward_seconds=parts.reward_seconds,
         base=parts.base,
         started=outcome.started,
         finished=datetime.now(UTC),
@@ -117,6 +118,8 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check:
         image_batch=min(cuts, default=None),
         protocol=protocol,
         metrics=metrics,
+        scored_by=scored_by(parts),
+        trained_on=trained_on(parts),
         groups=groups,
         check=check,
         training=asdict(outcome.training) if outcome.training else None,
@@ -145,6 +148,22 @@ def protocol_of(parts: Parts) -> Protocol:
 def metrics_of(parts: Parts) -> dict[str, Metric]:
     """What each column of scores means."""
     return metrics_by_column({judge.label: judge for judge in parts.judges})
+
+
+def scored_by(parts: Parts) -> dict[str, str]:
+    """Metric column -> the judge it is of."""
+    columns = metric_columns({judge.label: judge for judge in parts.judges})
+    return {column: owner for (owner, _), column in columns.items()}
+
+
+def trained_on(parts: Parts) -> tuple[str, ...]:
+    """The metric columns that the reward is, or has as a part, where a method uses one."""
+    reward = parts.spec.reward
+    if reward is None:
+        return ()
+    columns = metric_columns({judge.label: judge for judge in parts.judges})
+    read = {(name_of(reward), name_of(reward)), *reward.reads()}
+    return tuple(column for source, column in columns.items() if source in read)
 
 
 def draw(path: Path, variants: Mapping[str, Scored], check: str | None) -> None:

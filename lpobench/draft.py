@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,27 @@ def parse_override(text: str) -> tuple[Key, Any]:
     except tomllib.TOMLDecodeError:
         parsed = {}
     return path, parsed["value"] if list(parsed) == ["value"] else value.strip()
+
+
+def override(key: str, value: Any) -> str:
+    """The inverse of `parse_override`: what follows --set."""
+    plain = isinstance(value, str) and re.fullmatch(r"(?!(true|false|inf|nan)$)[a-zA-Z_][\w-]*", value)
+    return f"{key}={value if plain else toml_value(value)}"
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML spells it on one line; None is the text "none"."""
+    if value is None:
+        return '"none"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{toml_key(key)} = {toml_value(inner)}' for key, inner in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]+", key) else json.dumps(key)
 
 
 class Draft:

@@ -8,6 +8,7 @@ imports what it needs when it is called.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -78,10 +79,15 @@ class Settings(BaseModel):
         """TOML has no null: the text "none" stands for it where a setting may be None."""
         if not isinstance(values, dict):
             return values
-        optional = {
-            name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)
-        }
+        optional = _optional(cls)
         return {key: None if key in optional and value == "none" else value for key, value in values.items()}
+
+
+@cache
+def _optional(cls: type[BaseModel]) -> frozenset[str]:
+    """Fields that may be None."""
+    fields = cls.model_fields.items()
+    return frozenset(name for name, field in fields if type(None) in get_args(field.annotation))
 
 
 class BackboneSettings(Settings):
@@ -124,6 +130,10 @@ class RewardSettings(Settings):
         """
         return None
 
+    def reads(self) -> frozenset[tuple[str, str]]:
+        """The evaluators' metrics that it is made of, as (evaluator, metric): a run that it trains is marked there."""
+        return frozenset()
+
     def assets(self) -> dict[str, Path]:
         """What it reads from disk: a word for it, and where it should be."""
         return {}
@@ -164,6 +174,10 @@ class MethodSettings(Settings):
 
     def check(self, policy: Policy, reward: RewardModel | None) -> None:
         """Called once, before any training or sampling. Raises UserError where these do not suit the method."""
+
+    def thresholds(self, policy: Policy) -> dict[str, float]:
+        """What a preference must exceed to be trained on, by the timestep of its step; empty where all are kept."""
+        return {}
 
     def learning_rate(self, train: TrainSettings) -> float:
         """Of AdamW after the warm-up, where a paper has a rule for it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from lpobench.data.pairs.preferred import Preferred
 from lpobench.data.prompts import check_held_out, load_prompts
 from lpobench.evaluation.scorers import Scorer
 from lpobench.launch import memory, ranks
-from lpobench.lock import run_lock
+from lpobench.lock import InUse, run_lock
 from lpobench.plugin import RewardSettings, UserError
 from lpobench.records.costs import Costs
-from lpobench.records.record import write_atomic
+from lpobench.records.record import Cost, write_atomic
 from lpobench.sampling import Policy
 from lpobench.scoring.evaluate import score_images
 from lpobench.scoring.generate import fingerprint
@@ -35,6 +36,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_REMEMBERED = 20_000
 """Encoded prompts kept in place of the text encoders; at SDXL's size 6 GB."""
 TRAINED = "settings.json"
+TRAINING_COST = "cost.json"
 HERE = "{folder}"
 
 
@@ -49,6 +51,8 @@ class Parts:
     reward: RewardModel | None
     trained_reward: str | None
     """Name in the cache of the reward that was trained for this run."""
+    reward_seconds: float | None
+    """What that took, when it was trained."""
     judges: tuple[Judge, ...]
     """Who scores the finished images: loaded when it is their turn, one at a time."""
     train_prompts: Sequence[Prompt]
@@ -72,11 +76,11 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
         pairs = pairs_of(spec, backbone, eval_prompts)
         checkpoint = checkpoint_of(spec, backbone)
         try_judges(judges, backbone, eval_prompts[0])
-    settings, name = spec.reward, None
+    settings, name, seconds = spec.reward, None, None
     if train_reward:
         with costs.phase("reward"):
             settings, folder, _ = trained_reward(spec, backbone, base, cache)
-            name = folder.name
+            name, seconds = folder.name, training_seconds(folder)
     with costs.phase("load"), memory.explained("loading the reward", LESS):
         reward = settings.load(backbone, device, dtype) if settings else None
         policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
@@ -89,7 +93,18 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
             release_text_encoders(policy, texts | set(pairs.captions if pairs else ()))
     costs.meter = lambda: policy.work
     return Parts(
-        spec, base, policy, reward, name, tuple(judges), train_prompts, pairs, eval_prompts, costs, checkpoint
+        spec,
+        base,
+        policy,
+        reward,
+        name,
+        seconds,
+        tuple(judges),
+        train_prompts,
+        pairs,
+        eval_prompts,
+        costs,
+        checkpoint,
     )
 
 
@@ -175,8 +190,9 @@ def trained_reward(
 ) -> tuple[RewardSettings, Path, bool]:
     """The run's reward trained by its own settings, its folder in the cache, and whether that was reused.
 
-    All processes train together, the main one writes. `base` is the backbone's fingerprint. The folder may
-    hold an unfinished training; it counts as trained when settings.json is in it, which is written last.
+    All processes train together, the main one writes; another run that trains the same is waited for. `base` is the
+    backbone's fingerprint. The folder may hold an unfinished training; it counts as trained when settings.json is in
+    it, which is written last.
     """
     reward = spec.reward
     if reward is None:
@@ -188,13 +204,37 @@ def trained_reward(
     key = {"reward": name_of(reward), "settings": reward.model_dump(mode="json"), "data": data}
     folder = folder_of(cache.absolute(), "reward", {**key, "base": base, "seed": spec.seed})
     marker, place = folder / TRAINED, json.dumps(str(folder))[1:-1]
-    with ranks.main_holds(lambda: run_lock(folder)):
+    with ranks.main_holds(lambda: run_lock(folder, patient())):
         if ranks.from_main(marker.exists):
+            ranks.say(f"reward {name_of(reward)}: trained already, in {folder}")
             return type(reward).model_validate_json(marker.read_text().replace(HERE, place)), folder, True
+        ranks.say(f"reward {name_of(reward)}: training it, in {folder}")
+        began = time.monotonic()
         with memory.explained("training the reward", LESS_TRAINING):
             trained = reward.train(
                 backbone, folder, seed=spec.seed, device=backbone.device, dtype=dtype_of(spec)
             )
+        cost = Cost(seconds=time.monotonic() - began)
+        ranks.from_main(lambda: write_atomic(folder / TRAINING_COST, cost.model_dump_json(indent=1)))
         document = trained.model_dump_json(indent=1).replace(place, HERE)
         ranks.from_main(lambda: write_atomic(marker, document))
     return trained, folder, False
+
+
+def training_seconds(folder: Path) -> float | None:
+    """Wall time of training a reward; of one that was interrupted, since it last went on. None where it is unknown."""
+    path = folder / TRAINING_COST
+    return Cost.model_validate_json(path.read_text()).seconds if path.exists() else None
+
+
+def patient() -> Callable[[InUse], None]:
+    """Wait for whoever has a lock, and say once for whom."""
+    said: list[InUse] = []
+
+    def wait(busy: InUse) -> None:
+        if not said:
+            ranks.tell(f"waiting: {busy}")
+            said.append(busy)
+        time.sleep(0.5)
+
+    return wait

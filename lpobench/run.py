@@ -27,6 +27,7 @@ from lpobench.prepare import (
     trained_reward,
 )
 from lpobench.records import record
+from lpobench.records.pictures import CACHE, EVALUATION
 from lpobench.records.record import Checkpoint, Cost, RunRecord
 from lpobench.records.scores import FILE as SCORES
 from lpobench.scoring.generate import Sampler
@@ -36,10 +37,6 @@ from lpobench.slots import name_of
 from lpobench.spec import RunSpec
 from lpobench.types import Context
 
-CACHE = "cache"
-"""Folder beside the runs for what they share."""
-EVALUATION = "evaluation"
-"""Folder in a run's own for the method's images and their scores."""
 MADE = (record.FILE, SCORES, GRID, METRICS, LORA, EVALUATION, "checkpoints")
 """What a run puts into its folder."""
 

@@ -6,11 +6,9 @@ for is `lrm`.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import PositiveFloat
 
-from methods.step_dpo import Margin, StepDPO
+from methods.step_dpo import Margins, ScoreAt, StepDPO
 
 
 class LPO(StepDPO):
@@ -18,7 +16,7 @@ class LPO(StepDPO):
 
     beta: PositiveFloat = 500.0
     """DPO temperature, on log ratios averaged over latent elements (0.0305 on sums, at SD 1.5's size)"""
-    min_gap: tuple[Margin, Margin] = (0.35, 0.5)
+    min_gap: Margins = (0.35, 0.5)
     """smallest preference margin kept, at the least and the most noisy step; released for SDXL: 0.45, 0.6"""
-    score_at: Literal["t", "s"] = "t"
-    """timestep the reward is told: "t" as in LPO's released code, "s" the candidates' own"""
+    score_at: ScoreAt = "t"
+    """timestep the reward is told: "t" as in LPO's released code, "s" the candidates' own, "0" the paper's ablation"""

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from pydantic import PositiveFloat
 
 from lpobench.plugin import TimestepRange
-from methods.step_dpo import Margin, StepDPO
+from methods.step_dpo import Margins, StepDPO
 
 
 class SPO(StepDPO):
@@ -25,7 +25,7 @@ class SPO(StepDPO):
 
     beta: PositiveFloat = 10.0
     """DPO temperature, on log ratios averaged over latent elements"""
-    min_gap: tuple[Margin, Margin] = (0.3, 0.3)
+    min_gap: Margins = (0.3, 0.3)
     """smallest preference margin kept, the same at every step; released for SDXL: 0.4, 0.4"""
     threshold: Literal["std", "variance", "timestep", "constant"] = "constant"
     """what the margin grows with, linearly; constant needs two equal margins"""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, model_validator
 
 from lpobench import learning, sampling
 from lpobench.plugin import MethodSettings, Need, TimestepRange
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from lpobench.types import Context, RewardModel
 
 Margin = Annotated[float, Field(ge=0, lt=1)]
+Margins = Annotated[
+    tuple[Margin, Margin],
+    BeforeValidator(lambda value: (value, value) if isinstance(value, int | float) else value),
+]
+"""At the least and at the most noisy step; a single number is both."""
+ScoreAt = Literal["t", "s", "0"]
 
 
 class StepDPO(MethodSettings):
@@ -35,7 +41,7 @@ class StepDPO(MethodSettings):
 
     beta: PositiveFloat
     """DPO temperature, on log ratios averaged over latent elements"""
-    min_gap: tuple[Margin, Margin]
+    min_gap: Margins
     """smallest preference margin kept, at the least and most noisy step; a margin is P(win) - P(lose)"""
     threshold: Literal["std", "variance", "timestep", "constant"] = "std"
     """what the margin grows with, linearly: LPO eq. 12, 16, 17; constant needs two equal margins"""
@@ -47,8 +53,8 @@ class StepDPO(MethodSettings):
     """further steps that every candidate takes on its own before they are compared; the verdict is every step's"""
     timestep_range: TimestepRange = (0, 1000)
     """steps from a t inside, ends included, are scored and trained on; sampling stops after the last"""
-    score_at: Literal["t", "s"] = "s"
-    """timestep the reward is told: "s", the candidates' own, or "t", one step noisier"""
+    score_at: ScoreAt = "s"
+    """timestep the reward is told: "s", the candidates' own; "t", one step noisier; "0", as if they were clean"""
 
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts", "reward"})
 
@@ -65,6 +71,13 @@ class StepDPO(MethodSettings):
     def denoiser_calls(self, policy: Policy) -> tuple[int, int]:
         """One per sampled step; policy and reference once each per minibatch."""
         return sampling.stochastic_steps(policy, self.timestep_range)[-1] + 1, 2
+
+    def thresholds(self, policy: Policy) -> dict[str, float]:
+        """The margins to exceed, of the first step of every comparison."""
+        steps = sampling.stochastic_steps(policy, self.timestep_range)
+        gaps = learning.min_gaps(self.threshold, self.min_gap, policy.timesteps, policy.stds)
+        compared = range(steps[0], steps[-1] + 1, self.inner_steps + 1)
+        return {learning.timestep_name(policy.timesteps[index]): gaps[index] for index in compared}
 
     def collect(self, ctx: Context) -> StepPairs | TransitionPairs:
         """Sure pairs of one rollout, of all its steps together; possibly none."""

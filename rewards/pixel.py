@@ -64,6 +64,10 @@ class Pixel(RewardSettings):
         known = self.evaluator.metrics
         return self.metric or (USUAL if USUAL in known else next(iter(known), USUAL))
 
+    def reads(self) -> frozenset[tuple[str, str]]:
+        """The chosen metric."""
+        return frozenset({(name_of(self.evaluator), self.chosen)})
+
     def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> EvaluatedImages:
         """The live reward. Evaluators run in float32, whatever `dtype` is."""
         import torch

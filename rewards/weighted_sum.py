@@ -72,6 +72,10 @@ class WeightedSum(RewardSettings):
             raise UserError(f"the parts of a sum must read the same latents: {told}")
         return next(iter(spaces.values()), None)
 
+    def reads(self) -> frozenset[tuple[str, str]]:
+        """What the parts read."""
+        return frozenset().union(*(part.reward.reads() for part in self.parts))
+
     def assets(self) -> dict[str, Path]:
         return {
             f"{what} of {name}": path

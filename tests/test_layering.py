@@ -41,6 +41,10 @@ ALLOWED = {
 RUN = {"run", "prepare", "conclude", "curate", "appraise", "evaluation"}
 ALLOWED |= dict.fromkeys(RUN, RUN | ALLOWED.keys())
 ALLOWED["timing"] = {
+    "plugin",
+    "problems",
+    "data",
+    "scoring",
     "prepare",
     "conclude",
     "slots",
@@ -51,6 +55,7 @@ ALLOWED["timing"] = {
     "records",
     "launch",
 }
+ALLOWED["ablation"] = CONFIG | {"records", "launch", "lock", "signals"}
 ALLOWED["__main__"] = {"cli", "launch"}
 ALLOWED["cli"] = CONFIG | {
     "run",
@@ -61,7 +66,9 @@ ALLOWED["cli"] = CONFIG | {
     "report",
     "launch",
     "data",
+    "lock",
     "timing",
+    "ablation",
 }
 FOR_PLUGINS = {
     "plugin",
@@ -173,7 +180,7 @@ def loaded_by(statements: str) -> set[str]:
 def test_reading_verbs_start_without_torch():
     verbs = ["--help"], ["run", "--help"], ["list"], ["show", "lpo"], ["show", "tiny-sd15-lpo"]
     verbs += (["validate", "tiny-sd15-lpo"], ["run", "--dry-run"], ["--version"], ["report", "--help"])
-    verbs += (["download", "sd15", "--dry-run"],)
+    verbs += (["download", "sd15", "--dry-run"], ["published"], ["published", "timing"], ["runs", "--help"])
     calls = "\n".join(f"assert main({words!r}) == 0, {words!r}" for words in verbs)
     assert loaded_by(f"from lpobench.cli import main\n{calls}") == set()
 

@@ -17,8 +17,8 @@ from backbones.gaussian import Gaussian
 from lpobench.learning.checkpoint import StorageError
 from lpobench.lock import run_lock
 from lpobench.plugin import UserError
+from lpobench.records.compare import comparisons
 from lpobench.records.record import RunRecord
-from lpobench.records.stats import pooled
 from lpobench.run import execute, train_reward_only
 from lpobench.scoring.generate import Painter
 from lpobench.signals import Preempted
@@ -58,6 +58,12 @@ def test_a_run_leaves_a_complete_record(make_spec, out, capsys):
     )
     assert list(record.protocol.evaluators) == ["meter", "brighter"]
     assert record.protocol.evaluators["meter"] == "3"
+    assert record.scored_by == {"light": "meter", "bright": "meter", "brighter": "brighter"}
+    assert record.trained_on == ("brighter",)
+    by_t = record.training["rows_by_t"]
+    assert sum(by_t.values()) == record.training["collected"]
+    assert by_t.keys() <= record.training["thresholds"].keys()
+    assert set(record.training["thresholds"].values()) == {0.0}
     assert list(record.costs) == [
         "load",
         "collect",
@@ -138,7 +144,8 @@ def test_seeds_share_the_images_of_the_base(make_spec, out):
     assert "generate none" not in runs[1].phases or runs[1].phases["generate none"] == 0
     base = [pd.read_csv(run.folder / "scores.csv").query("variant == 'none'") for run in runs]
     pd.testing.assert_frame_equal(*base)
-    together = pooled(runs).metrics["light"]
+    (found,) = comparisons(runs)
+    together = found.rows[1].entries["light"]
     assert together.difference == pytest.approx(np.mean([run.metrics["light"].difference for run in runs]))
 
 
@@ -198,6 +205,7 @@ def test_a_trained_reward_is_used_and_shared(make_spec, out):
     record = execute(spec, out, train_reward=True)
     assert record.folder.name == f"{spec.id}-own-reward"
     assert record.trained_reward == os.path.basename(summary["folder"])
+    assert 0 < record.reward_seconds < 60  # it took that, though not in this run
     assert record.metrics["light"].difference < 0
     assert train_reward_only(spec, out)["reused"]
     assert not train_reward_only(make_spec(seed=1), out)["reused"]

@@ -7,7 +7,7 @@ from fake_plugins import Latent, Pairwise, Ruler, Toy, fakes  # noqa: F401
 from pydantic import ValidationError
 
 from lpobench.cli.output import to_toml
-from lpobench.draft import built_in_recipes, parse_override
+from lpobench.draft import built_in_recipes, override, parse_override
 from lpobench.plugin import MissingAsset, UserError
 from lpobench.spec import RunSpec, load_spec
 
@@ -120,6 +120,25 @@ def test_evaluators_flag_and_set():
 )
 def test_override_values_are_toml_or_bare_strings(text, path, value):
     assert parse_override(text) == (path, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (500, "a.b=500"),
+        (0.5, "a.b=0.5"),
+        ("std", "a.b=std"),
+        ("2", 'a.b="2"'),
+        ("true", 'a.b="true"'),
+        (True, "a.b=true"),
+        ("two words", 'a.b="two words"'),
+        ([0, 200], "a.b=[0, 200]"),
+        ({"name": "lrm", "x.y": 1}, 'a.b={name = "lrm", "x.y" = 1}'),
+    ],
+)
+def test_an_override_is_written_as_it_is_read(value, text):
+    assert override("a.b", value) == text
+    assert parse_override(text) == (("a", "b"), value)
 
 
 def test_none_is_spelt_none_where_a_setting_may_be_none():

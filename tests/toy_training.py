@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Literal
@@ -77,6 +78,9 @@ class ToyPolicy:
     @property
     def work(self) -> dict[str, int]:
         return {"calls": self.calls, "rows": self.rows}
+
+    def rollout(self):
+        return nullcontext()
 
 
 def make_context() -> Context:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from backbones._diffusers.parts import Source, quiet
 from backbones.family import PipelineSettings
+from lpobench.launch import memory
 from lpobench.plugin import UserError
 from lpobench.sampling import Schedule
 from lpobench.types import Conditioning
@@ -41,6 +42,8 @@ class LatentDiffusion:
         self.settings, self.source = settings, source
         self.name, self.latent_space = settings.name, settings.latent_space
         self.device, self.dtype = device, dtype
+        if device.type == "cpu":
+            memory.keep_freed()
         self._probe: Conditioning | None = None
         self._vae_identity: str | None = None
         self._released = False

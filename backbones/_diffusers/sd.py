@@ -14,6 +14,7 @@ from backbones._diffusers.base import LatentDiffusion
 from backbones._diffusers.parts import Source
 from backbones.family import PipelineSettings
 from lpobench.sampling import VariancePreserving
+from lpobench.sampling.once import Once, SharesHalves, before_text
 from lpobench.types import Conditioning
 
 
@@ -24,7 +25,7 @@ class TextConditioning(Conditioning):
     prompt_embeds: Float[Tensor, "n tokens width"]
 
 
-class StableDiffusion(LatentDiffusion):
+class StableDiffusion(LatentDiffusion, SharesHalves):
     """One CLIP text encoder, a UNet, a VAE, a DDPM schedule."""
 
     def __init__(self, settings: PipelineSettings, source: Source, device: torch.device, dtype: torch.dtype):
@@ -32,6 +33,7 @@ class StableDiffusion(LatentDiffusion):
         self.tokenizer = source.tokenizer("tokenizer", CLIPTokenizer)
         self.text_encoder = self.load_text_encoder("text_encoder", CLIPTextModel)
         self.unet = self.load_denoiser(UNet2DConditionModel).to(memory_format=torch.channels_last)
+        self.once = Once(before_text(self.unet))
         self.schedule = VariancePreserving.from_scheduler_config(source.scheduler_config())
 
     @torch.no_grad()

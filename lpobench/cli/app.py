@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from lpobench import __version__
-from lpobench.cli import bench, data, reward
+from lpobench.cli import bench, data, reward, runs
+from lpobench.cli.ablate import ablate
 from lpobench.cli.convert import convert
 from lpobench.cli.doctor import doctor
 from lpobench.cli.download import download
@@ -19,6 +20,7 @@ from lpobench.cli.evaluate import evaluate
 from lpobench.cli.exits import Exit
 from lpobench.cli.list import list_names
 from lpobench.cli.output import show
+from lpobench.cli.published import published
 from lpobench.cli.report import report
 from lpobench.cli.run import run
 from lpobench.cli.score import score
@@ -36,7 +38,9 @@ app.command("run")(run)
 app.command("list")(list_names)
 app.command("show")(show_name)
 app.command("validate")(validate)
+app.command("ablate")(ablate)
 app.command("report")(report)
+app.command("published")(published)
 app.command("eval")(evaluate)
 app.command("score")(score)
 app.command("download")(download)
@@ -45,6 +49,7 @@ app.command("doctor")(doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(reward.app, name="reward")
 app.add_typer(bench.app, name="bench")
+app.add_typer(runs.app, name="runs")
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lpobench import registry
+from lpobench.ablation.definition import titles
 from lpobench.cli.options import Json
 from lpobench.cli.output import columns, heading, show, show_json
 from lpobench.data import assets
@@ -29,8 +30,8 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
     sections = {name: (cls.__doc__ or "").split("\n")[0] for name, cls in SECTIONS.items()}
     known_assets = {name: asset.note for name, asset in assets.table().items()}
-    others = {"recipes": recipes, "sections": sections, "protocols": protocol_notes(), "assets": known_assets}
-    return {**plugins, **others}
+    others = {"recipes": recipes, "sections": sections, "protocols": protocol_notes(), "ablations": titles()}
+    return {**plugins, **others, "assets": known_assets}
 
 
 def list_names(
@@ -38,15 +39,16 @@ def list_names(
         str | None,
         typer.Argument(
             metavar="[KIND]",
-            help="backbones, rewards, methods, evaluators, recipes, sections, protocols, assets.",
+            help="backbones, rewards, methods, evaluators, recipes, sections, protocols, ablations, assets.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List everything that has a name.
 
-    Plug-ins, built-in recipes, the sections of settings, the protocols of evaluation and what can be downloaded, with a
-    line about each. `lpobench list evaluators` also says which can run here, and what supplies the others.
+    Plug-ins, built-in recipes, the sections of settings, the protocols of evaluation, ablations and what can be
+    downloaded, with a line about each. `lpobench list evaluators` also says which can run here, and what supplies the
+    others.
     """
     if kind == "evaluators":
         return _list_evaluators(as_json)

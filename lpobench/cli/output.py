@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 
 import typer
 
+from lpobench.draft import toml_key, toml_value
 from lpobench.launch import environment
 from lpobench.plugin import UserError
 
@@ -59,7 +59,7 @@ def to_toml(values: Mapping[str, Any], table: str = "") -> str:
     """Nested values as TOML that a recipe can hold; None is spelt "none", an absent slot is left out."""
     plain = {key: value for key, value in values.items() if not _is_table(value)}
     lines = [
-        f"{_toml_key(key)} = {_toml_value(value)}"
+        f"{toml_key(key)} = {toml_value(value)}"
         for key, value in plain.items()
         if table or value is not None
     ]
@@ -75,18 +75,6 @@ def to_toml(values: Mapping[str, Any], table: str = "") -> str:
 def _is_table(value: object) -> bool:
     tables = isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value)
     return isinstance(value, Mapping) or bool(tables)
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]+", key) else json.dumps(key)
-
-
-def _toml_value(value: object) -> str:
-    if value is None:
-        return '"none"'
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def check_writable(folder: Path) -> None:

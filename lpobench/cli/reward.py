@@ -28,6 +28,7 @@ def train(
     context: typer.Context,
     recipe: options.Recipe = None,
     backbone: options.Backbone = None,
+    method: options.Method = None,
     reward: options.Reward = None,
     overrides: options.Set = None,
     seed: options.Seed = None,
@@ -40,7 +41,7 @@ def train(
 
     Its settings are reward.* of the recipe and of --set.
     """
-    spec = options.spec_of(recipe, overrides, backbone=backbone, reward=reward, seed=seed)
+    spec = options.spec_of(recipe, overrides, backbone=backbone, method=method, reward=reward, seed=seed)
     options.require_reward(spec)
     check_writable(out)
     spec.check_assets(trains_reward=True)

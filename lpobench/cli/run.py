@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lpobench.cli import options
 from lpobench.cli.output import check_writable, say, show, show_json, show_rich, to_toml
 from lpobench.launch import torchrun
-from lpobench.plugin import MissingAsset
+from lpobench.plugin import MissingAsset, UserError
 from lpobench.records.record import find_complete, run_name
 from lpobench.spec import RunSpec
+
+if TYPE_CHECKING:
+    from lpobench.records.bench import Estimate
 
 
 def run(
@@ -40,6 +43,12 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved plan and write nothing.")
     ] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option(
+            "--estimate", help="With --dry-run: load the models, time them briefly, tell work and hours."
+        ),
+    ] = False,
     out: options.Out = options.RUNS,
     as_json: options.Json = False,
 ) -> None:
@@ -62,10 +71,13 @@ def run(
     check_writable(out)
     if train_reward:
         options.require_reward(spec)
+    if estimate and not dry_run:
+        raise UserError("--estimate goes with --dry-run")
     if dry_run:
         processes = {"processes": f"{gpus or 'one per GPU'} on each machine, of which there are {nodes or 1}"}
         folder = out / run_name(spec.id, limit, train_reward)
-        return _plan(spec, folder, limit, train_reward, as_json, processes if gpus or nodes else {})
+        cost = _estimated(spec, limit, train_reward) if estimate else None
+        return _plan(spec, folder, limit, train_reward, as_json, processes if gpus or nodes else {}, cost)
     spec.check_assets(trains_reward=train_reward)
     if torchrun.ran(context.obj, spec.device, gpus, nodes):
         return None
@@ -87,6 +99,7 @@ def _plan(
     train_reward: bool,
     as_json: bool,
     processes: dict[str, str],
+    cost: Estimate | None,
 ) -> None:
     """What a run would do. As TOML it is a recipe, with the plan in its comments."""
     updates = min(spec.train.num_updates, limit or spec.train.num_updates) if spec.method.trains else 0
@@ -103,10 +116,31 @@ def _plan(
         **processes,
     }
     if as_json:
-        return show_json(plan | {"limit": limit, "spec": spec.model_dump(mode="json")})
+        measured = {} if cost is None else {"estimate": cost.model_dump(mode="json")}
+        return show_json(plan | measured | {"limit": limit, "spec": spec.model_dump(mode="json")})
     for key, value in plan.items():
         show(f"# {key}: {value}")
+    for line in _cost_lines(cost):
+        show(f"# {line}")
     return show("\n" + to_toml(spec.model_dump(mode="json")))
+
+
+def _estimated(spec: RunSpec, limit: int | None, train_reward: bool) -> Estimate:
+    """Measured here, by one process."""
+    spec.check_assets(trains_reward=train_reward)
+    from lpobench.run import cut
+    from lpobench.timing.estimate import estimate
+
+    return estimate(cut(spec, limit), train_reward=train_reward)
+
+
+def _cost_lines(cost: Estimate | None) -> list[str]:
+    """Work and time, in all and by phase."""
+    if cost is None:
+        return ["cost: not estimated; --estimate loads the models and times them for about half a minute"]
+    from lpobench.report.bench import estimate_lines
+
+    return estimate_lines(cost)
 
 
 def _missing(spec: RunSpec, train_reward: bool) -> str:

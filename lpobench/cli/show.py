@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -12,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lpobench import registry
+from lpobench.ablation.definition import built_in
 from lpobench.cli.list import SECTIONS
 from lpobench.cli.options import Json
 from lpobench.cli.output import heading, show, show_json, to_toml
@@ -27,11 +29,12 @@ SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 def show_name(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Plug-in, section, protocol, recipe, or recipe file.")
+        str,
+        typer.Argument(metavar="NAME", help="Plug-in, section, protocol, ablation, recipe, or recipe file."),
     ],
     as_json: Json = False,
 ) -> None:
-    """Show settings, a protocol, or a recipe in full.
+    """Show settings, a protocol, a recipe in full, or the file of an ablation.
 
     Every setting of a plug-in or section with its default, type and meaning; or a recipe with every value.
 
@@ -41,6 +44,9 @@ def show_name(
         spec = load_spec(name)
         document = spec.model_dump(mode="json")
         return show_json(document) if as_json else show(f"# id: {spec.id}\n\n{to_toml(document)}".rstrip())
+    if name in (files := built_in()):
+        text = files[name].read_text(encoding="utf-8")
+        return show_json(tomllib.loads(text)) if as_json else show(text.rstrip())
     if name in (known := protocol_table()):
         return show_json(known[name]) if as_json else show(to_toml(known[name]).rstrip())
     kind, cls, short = _find(name)
@@ -63,7 +69,12 @@ def _find(name: str) -> tuple[str, type[Settings], str]:
     if len(found) > 1:
         raise UserError(f'"{name}" is the name of several things; say which: {", ".join(found)}')
     if not found:
-        names = [*dict.fromkeys(short for _, short in known.values()), *protocol_table(), *built_in_recipes()]
+        names = [
+            *dict.fromkeys(short for _, short in known.values()),
+            *protocol_table(),
+            *built_in(),
+            *built_in_recipes(),
+        ]
         raise UserError(f'unknown name "{name}"; {hint(name, names)}')
     kind, short = known[found[0]]
     return kind, SECTIONS[short] if kind == "sections" else registry.get(kind, short), short

@@ -15,6 +15,8 @@ from lpobench.plugin import UserError
 
 LAUNCHED = "LPOBENCH_LAUNCHED"
 """Set by our own launcher, which prints the errors of its processes once, to the number of its process."""
+PARENT = "LPOBENCH_PARENT"
+"""Set for a sweep's cell, to the number of the process that it is not to outlive."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,23 @@ def launched() -> bool:
 
 def die_with_parent() -> None:
     """Where the system can do that (Linux): be killed when the launcher is, instead of running on unseen."""
-    if launched() and sys.platform == "linux":
+    parent = os.environ.pop(PARENT, None)  # this process's, not its children's
+    if launched():
+        parent = os.environ[LAUNCHED]
+    if parent is not None and sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ[LAUNCHED]):  # it was killed before this could be asked for
+        if os.getppid() != int(parent):  # it was killed before this could be asked for
             os._exit(1)
+
+
+def death(code: int) -> str:
+    """How a process ended that could not say it: "was killed by SIGTERM", "ended with code 1"."""
+    if code >= 0:
+        return f"ended with code {code}"
+    name = signal.Signals(-code).name
+    hint = "; the system kills so what takes too much memory" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
 
 
 def report(message: str, error: BaseException, code: int) -> None:

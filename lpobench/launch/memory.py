@@ -1,8 +1,13 @@
-"""Out of memory: work that is halved until it fits, by all processes together, and one line where it never does."""
+"""Out of memory: work that is halved until it fits, by all processes together, and one line where it never does.
+And, on a CPU, memory that is kept between two steps.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,6 +18,11 @@ from lpobench.launch import ranks
 from lpobench.plugin import UserError
 
 T = TypeVar("T")
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Of glibc's mallopt."""
+CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+"""Environment variables of who has chosen how memory is kept."""
 
 
 class OutOfMemory(UserError):
@@ -32,6 +42,18 @@ def free() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def keep_freed() -> bool:
+    """Have glibc keep what tensors on the CPU free, up to 2 GiB, and not only what is smaller than 32 MiB.
+
+    Otherwise every larger tensor of every step is asked of the kernel, which fills it with zeros first. Whether
+    it was done: there is another C library, and a choice made in the environment stands.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in CHOSEN):
+        return False
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(MMAP_THRESHOLD, 2**30) and libc.mallopt(TRIM_THRESHOLD, 2**31 - 1))
 
 
 def fitted(attempt: Callable[[], T], halve: Callable[[], None]) -> T:

@@ -142,11 +142,7 @@ def _reason(folder: Path) -> UserError | None:
 
 def _death(rank: int, exit_code: int) -> UserError:
     """Of a process that could not say anything."""
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        hint = "; the system kills so what takes too much memory" if name == "SIGKILL" else ""
-        return _error(f"process {rank} was killed by {name}{hint}", 4)
-    return _error(f"process {rank} ended with code {exit_code}", exit_code)
+    return _error(f"process {rank} {environment.death(exit_code)}", 4 if exit_code < 0 else exit_code)
 
 
 def _error(message: str, code: int) -> UserError:

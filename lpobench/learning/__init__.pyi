@@ -30,6 +30,7 @@ from .rows import (
     StepPairs,
     StepSamples,
     TransitionPairs,
+    timestep_name,
 )
 from .transitions import path_pairs, transition_dpo
 
@@ -64,6 +65,7 @@ __all__ = [
     "standardised",
     "start_noise",
     "sure_pairs",
+    "timestep_name",
     "transition_dpo",
     "with_advantages",
     "worth_training",

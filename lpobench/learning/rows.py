@@ -11,10 +11,21 @@ from torch import Tensor
 from lpobench.types import Rows
 
 
+def timestep_name(t: float) -> str:
+    """As a record has it."""
+    return f"{t:.6g}"
+
+
 class StepRows(Rows):
     """Rows in the order of a rollout: step by step, and prompt by prompt within a step."""
 
     t: Float[Tensor, " n"]
+
+    def by_timestep(self) -> dict[str, int]:
+        """How many there are of each t, from noise to image. Reads the device."""
+        times, counts = self.t.unique(return_counts=True)
+        pairs = zip(times.tolist(), counts.tolist(), strict=True)
+        return {timestep_name(t): count for t, count in sorted(pairs, reverse=True)}
 
     @classmethod
     def merge(cls, parts: Sequence["StepRows"]) -> "StepRows":

@@ -95,7 +95,7 @@ class Shares:
                 continue
             self.ctx.policy.shard, self.cursor.taken = shard, start
             tensors.load_random_states(random, self.ctx.generator, self.ctx.policy.backbone.device)
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), self.ctx.policy.rollout():
                 rows.append(self.method.collect(self.ctx))
         return rows
 

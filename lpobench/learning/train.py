@@ -16,7 +16,7 @@ before it instead of being a short, noisy step of its own.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lpobench.launch import ranks
@@ -59,6 +59,10 @@ class TrainResult:
     """Rows that went through the denoiser at a time, where train.minibatch did not fit in memory."""
     collect_passes: int = 1
     """Passes a process collected its prompts in; more than one where they did not fit in memory at once."""
+    rows_by_t: dict[str, int] = field(default_factory=dict)
+    """Rows that `collect` returned, by the timestep of their step; empty where rows are no steps."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """What a pair must exceed to be a row, by timestep; empty where the method keeps all."""
     completed: bool = True
 
     @classmethod
@@ -78,6 +82,8 @@ class TrainResult:
             processes=ranks.world(),
             microbatch=state.microbatch,
             collect_passes=state.collect_passes,
+            rows_by_t=state.rows_by_t,
+            thresholds=run.method.thresholds(run.ctx.policy),
         )
 
 

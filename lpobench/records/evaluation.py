@@ -6,6 +6,7 @@ It is written whole when every image has every score, and again when scorers are
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -117,8 +118,14 @@ class EvalRecord(Settings):
 
 
 def read_evaluations(root: Path) -> list[EvalRecord]:
-    """Every evaluation below a folder, by id."""
-    return [EvalRecord.read(path.parent) for path in sorted(root.glob(f"*/{FILE}"))]
+    """Every evaluation below a folder, by id. What cannot be read is named on stderr and left out."""
+    found = []
+    for path in sorted(root.glob(f"*/{FILE}")):
+        try:
+            found.append(EvalRecord.read(path.parent))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
 
 
 def comparable(records: Sequence[EvalRecord]) -> list[list[EvalRecord]]:

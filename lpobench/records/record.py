@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,8 @@ from pydantic import Field, ValidationError
 from lpobench.hashing import file_sha256
 from lpobench.plugin import MissingAsset, Settings, UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: says who gave which metric, and which of them the reward is."""
 FILE = "record.json"
 
 
@@ -120,6 +122,8 @@ class RunRecord(Settings):
     """What was scored instead of training, if anything was."""
     trained_reward: str | None
     """Name in the cache of the reward model that --train-reward trained; None when the reward was given."""
+    reward_seconds: float | None = None
+    """Wall time of training that model, in whichever process it was trained; None in older records."""
     base: str
     """Fingerprint of the untouched backbone: equal for runs from the same weights in the same precision."""
     started: datetime
@@ -140,6 +144,10 @@ class RunRecord(Settings):
     """Images that were made at a time, where eval.batch_size did not fit in memory. It changes no image."""
     protocol: Protocol
     metrics: dict[str, Paired]
+    scored_by: dict[str, str] = Field(default_factory=dict)
+    """Metric -> its evaluator in the protocol; empty in records of schema 1."""
+    trained_on: tuple[str, ...] | None = None
+    """The metrics that are the run's reward, or part of it; None in records of schema 1."""
     groups: dict[str, dict[str, Group]]
     """Metric, then task."""
     check: str | None
@@ -162,6 +170,23 @@ class RunRecord(Settings):
         if self.checkpoint:
             return self.checkpoint.name
         return self.method if self.trained or self.sampled else None
+
+    @property
+    def optimised(self) -> frozenset[str]:
+        """The metrics that the run was trained on."""
+        if self.trained_on is not None:
+            return frozenset(self.trained_on)
+        return frozenset({self.reward} & self.metrics.keys())
+
+    def scorer_of(self, metric: str) -> str:
+        """The evaluator, or where the record does not tell, all that it may be."""
+        evaluators = self.protocol.evaluators
+        named = self.scored_by.get(metric, metric if metric in evaluators else metric.partition(".")[0])
+        return named if named in evaluators else " or ".join(e for e in evaluators if e != self.reward)
+
+    def version_of(self, metric: str) -> str:
+        """Of what gave a metric; numbers of two versions are not comparable."""
+        return " ".join(self.protocol.evaluators[name] for name in self.scorer_of(metric).split(" or "))
 
     @property
     def complete(self) -> bool:
@@ -188,6 +213,10 @@ class RunRecord(Settings):
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise MissingAsset(f"no record at {path}; a run writes one when it has finished") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not a run record: no text") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
         try:
             document = json.loads(text)
             version = document["schema_version"]
@@ -209,8 +238,20 @@ def run_name(run_id: str, limit: int | None = None, train_reward: bool = False) 
 
 
 def read_all(root: Path) -> list[RunRecord]:
-    """Every record below a folder of runs, by id."""
-    return [RunRecord.read(path) for path in sorted(root.glob(f"*/{FILE}"))]
+    """Every record below a folder of runs, by id. What cannot be read, and copies, are named on stderr and left out."""
+    found: dict[str, RunRecord] = {}
+    for path in sorted(root.glob(f"*/{FILE}"), key=lambda path: path.parent.name):
+        try:
+            record = RunRecord.read(path)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        other = found.setdefault(record.id, record)
+        if other is not record:
+            kept, copy = (record, other) if path.parent.name == record.id else (other, record)
+            found[record.id] = kept
+            print(f"left out: {copy.folder} is run {record.id} again, as in {kept.folder}", file=sys.stderr)
+    return [found[name] for name in sorted(found)]
 
 
 def find_complete(folder: Path) -> RunRecord | None:

@@ -7,23 +7,16 @@ difference would move with other prompts, not how it would move with another tra
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from lpobench.plugin import UserError
-from lpobench.records.record import Group, Paired, Protocol, RunRecord
-from lpobench.records.scores import FILE, read_scores
+from lpobench.records.bootstrap import intervals
+from lpobench.records.record import Group, Paired, Protocol
 
-BATCH = 1000  # resamples in memory at once
 KEY = ["prompt_id", "image"]
 METHOD = " of method"
-FREE = ("seed", "device")
-"""Parts of a spec in which pooled runs may differ."""
 
 
 def paired(
@@ -50,35 +43,9 @@ def paired(
 def interval(
     differences: np.ndarray, texts: Sequence[str], confidence: float, resamples: int, seed: int
 ) -> tuple[float, float] | tuple[None, None]:
-    """Bootstrap confidence interval of the mean difference, resampling texts with all that belongs to them.
-
-    BCa; its percentile form where BCa does not exist (its bias correction needs resampled means on both sides
-    of the mean). Where all texts have the same mean difference no resampling can say more: both ends are that
-    value. Fewer than two texts have no interval.
-    """
-    groups = pd.Series(differences).groupby(np.asarray(texts, object), sort=True)
-    sums, sizes = groups.sum().to_numpy(), groups.size().to_numpy(float)
-    if len(sums) < 2:
-        return None, None
-    if np.ptp(sums / sizes) == 0:
-        return float(sums[0] / sizes[0]), float(sums[0] / sizes[0])
-    for kind in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = stats.bootstrap(
-                (sums, sizes),
-                lambda total, count, axis: total.sum(axis) / count.sum(axis),
-                paired=True,
-                vectorized=True,
-                n_resamples=resamples,
-                batch=BATCH,
-                confidence_level=confidence,
-                method=kind,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        if np.isfinite(found).all():
-            break
-    return float(found.low), float(found.high)
+    """Confidence interval of the mean difference, resampling texts with all that belongs to them; see `intervals`."""
+    low, high = intervals(np.asarray(differences)[:, None], texts, confidence, resamples, seed)
+    return (None, None) if low is None else (float(low[0]), float(high[0]))
 
 
 def compare(
@@ -89,44 +56,6 @@ def compare(
     metrics = _compare_all(both, higher_is_better, protocol)
     groups = {name: _by_task(_metric(both, name)) for name in higher_is_better}
     return metrics, groups
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """One method against the base over several training seeds."""
-
-    records: tuple[RunRecord, ...]
-    """In the order of their seeds."""
-    metrics: dict[str, Paired]
-    """Per prompt, the method's score is its mean over the seeds; the interval is over prompts."""
-    per_seed: dict[str, list[float]]
-    """Per metric, the mean paired difference of each run: how much training seeds differ."""
-
-
-def pooled(records: Sequence[RunRecord]) -> Pooled:
-    """Pool runs that differ in the training seed alone; UserError when they differ in anything else."""
-    _check_same(records)
-    records = tuple(sorted(records, key=lambda record: record.seed))
-    higher_is_better = {name: metric.higher_is_better for name, metric in records[0].metrics.items()}
-    tables = [_read(record, higher_is_better) for record in records]
-    for record, table in zip(records, tables, strict=True):
-        if not table[KEY].equals(tables[0][KEY]):
-            raise UserError(f"runs to pool must share their prompts; {record.id} and {records[0].id} do not")
-    metrics = _compare_all(pd.concat(tables), higher_is_better, records[0].protocol)
-    return Pooled(records, metrics, {name: [r.metrics[name].difference for r in records] for name in metrics})
-
-
-def families(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Records grouped by everything but the training seed, groups in the order they first appear."""
-    groups: list[list[RunRecord]] = []
-    for record in records:
-        for group in groups:
-            if _recipe(group[0]) == _recipe(record):
-                group.append(record)
-                break
-        else:
-            groups.append([record])
-    return groups
 
 
 def _merged(base: pd.DataFrame, method: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
@@ -178,36 +107,3 @@ def _compare(by_prompt: pd.DataFrame, confidence: float, resamples: int, seed: i
         num_prompts=len(difference),
         higher_is_better=higher,
     )
-
-
-def _read(record: RunRecord, metrics: Iterable[str]) -> pd.DataFrame:
-    scores = read_scores(record.folder / FILE, metrics)
-    base, method = (scores[scores["variant"] == variant] for variant in ("none", record.variant))
-    return _merged(base, method, metrics)
-
-
-def _recipe(record: RunRecord) -> tuple:
-    """Everything that decides a run's result but the seed."""
-    spec = {key: value for key, value in record.spec.items() if key not in FREE}
-    return spec, record.limit, record.trained_reward is None, record.protocol
-
-
-def _check_same(records: Sequence[RunRecord]) -> None:
-    if not records or not all(record.trained for record in records):
-        raise UserError("nothing to pool: no run, or one that trained nothing")
-    first, seeds = records[0], [record.seed for record in records]
-    if len(set(seeds)) < len(seeds):
-        raise UserError(
-            f"runs to pool must have different training seeds; theirs are {', '.join(map(str, seeds))}"
-        )
-    for record in records[1:]:
-        different = [
-            key for key in record.spec if key not in FREE and record.spec[key] != first.spec.get(key)
-        ]
-        if different:
-            raise UserError(
-                f"runs to pool must differ in the seed alone; {record.id} and {first.id} differ in "
-                f"{', '.join(different)}"
-            )
-        if _recipe(record) != _recipe(first):
-            raise UserError(f"runs to pool must share a protocol; {record.id} and {first.id} do not")

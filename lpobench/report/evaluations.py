@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from rich.console import Group as Stack
 
 from lpobench.records.evaluation import EvalRecord, Mean, check_comparable
-from lpobench.report.tables import Section, markdown, stack
+from lpobench.report.tables import Document, Section, decimals, markdown, stack
 
 
 def evaluations(records: Sequence[EvalRecord]) -> Stack:
     """For the terminal. Raises UserError for records whose numbers are not comparable."""
     return stack(_header(records), _sections(records))
+
+
+def document(records: Sequence[EvalRecord]) -> Document:
+    """The same as part of a report."""
+    return Document(f"Evaluations under {records[0].protocol.protocol}", _sections(records), _header(records))
 
 
 def to_markdown(records: Sequence[EvalRecord]) -> str:
@@ -63,10 +68,10 @@ def _label(name: str, records: Sequence[EvalRecord]) -> str:
 def _cell(mean: Mean | None) -> str:
     if mean is None:
         return "n/a"
-    decimals = _decimals(mean.mean)
+    digits = decimals(mean.mean)
     if mean.low is None or mean.high is None:
-        return f"{mean.mean:.{decimals}f} [n/a]"
-    return f"{mean.mean:.{decimals}f} [{mean.low:.{decimals}f}, {mean.high:.{decimals}f}]"
+        return f"{mean.mean:.{digits}f} [n/a]"
+    return f"{mean.mean:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
 
 
 def _tasks(name: str, records: Sequence[EvalRecord]) -> Section:
@@ -75,7 +80,7 @@ def _tasks(name: str, records: Sequence[EvalRecord]) -> Section:
     for task in tasks:
         found = [record.tasks.get(name, {}).get(task) for record in records]
         count = next(mean.num_prompts for mean in found if mean)
-        cells = ["n/a" if mean is None else f"{mean.mean:.{_decimals(mean.mean)}f}" for mean in found]
+        cells = ["n/a" if mean is None else f"{mean.mean:.{decimals(mean.mean)}f}" for mean in found]
         rows.append([task, str(count), *cells])
     return Section([f"{name} by task", "prompts", *(record.column for record in records)], rows)
 
@@ -94,8 +99,3 @@ def _differences(record: EvalRecord) -> Section | None:
         return None
     rows = [[name, f"{gap.mean:+.3g}", f"{gap.largest:.3g}"] for name, gap in record.differences.items()]
     return Section([f"official code minus ours, {record.column}", "mean", "largest"], rows)
-
-
-def _decimals(value: float) -> int:
-    """Digits after the point: a metric near 1 has four, one near 20 three, one near 500 two."""
-    return 4 if abs(value) < 10 else 3 if abs(value) < 100 else 2

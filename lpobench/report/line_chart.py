@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lpobench.report.drawing import COLORS, MARKERS, save
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIZE, DPI = (8.6, 5.0), 150
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's, told apart by colour-blind readers; markers differ as well."""
-MARKERS = "os^Dvx"
+SIZE = (8.6, 5.0)
 CHANCE, STEP = 0.5, 0.05
 
 
@@ -43,14 +42,7 @@ class Chart:
 
     def save(self, folder: Path, name: str) -> list[Path]:
         """Write `name`.png and `name`.svg; the same chart gives the same bytes."""
-        import matplotlib
-
-        paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-        with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-            figure = self.figure()
-            figure.savefig(paths[0], dpi=DPI, metadata={"Software": None})
-            figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-        return paths
+        return save(self.figure(), folder, name)
 
     def figure(self) -> Figure:
         from matplotlib.figure import Figure

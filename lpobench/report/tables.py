@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import starmap
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group as Stack
@@ -18,18 +17,35 @@ from rich.text import Text
 
 from lpobench.records.record import Cost, Paired, Protocol, RunRecord
 
-if TYPE_CHECKING:
-    from lpobench.records.stats import Pooled
+
+class Bold(str):
+    """The text of a cell that is set in bold."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Headers and cells; the first column is text, the others are numbers."""
+    """Headers and cells. Cells are text; those that are `Bold` stand out in every format that can."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     """A line below."""
+    title: str = ""
+    """A line above."""
+    labels: int = 1
+    """How many of the first columns are text; the others are numbers."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Tables that belong together, and what must be read with them."""
+
+    title: str
+    sections: Sequence[Section]
+    header: Sequence[str] = ()
+    """Lines above the tables: what is compared."""
+    footer: Sequence[str] = ()
+    """Lines below them: how the numbers were made, how to read them, which records they are of."""
 
 
 def comparison(record: RunRecord) -> Stack:
@@ -40,16 +56,6 @@ def comparison(record: RunRecord) -> Stack:
 def to_markdown(record: RunRecord) -> str:
     """The same table as markdown."""
     return markdown(_header(record), _sections(record))
-
-
-def pooled_comparison(pooled: Pooled) -> Stack:
-    """The same runs over several training seeds, against the untouched base."""
-    return stack(_pooled_header(pooled), _pooled_sections(pooled))
-
-
-def pooled_markdown(pooled: Pooled) -> str:
-    """The same table as markdown."""
-    return markdown(_pooled_header(pooled), _pooled_sections(pooled))
 
 
 def _header(record: RunRecord) -> list[str]:
@@ -63,14 +69,6 @@ def _header(record: RunRecord) -> list[str]:
     if record.limit is not None:
         lines.append(f"cut short by --limit {record.limit}: for trying things, not a result")
     return [*lines, f"record {record.id}"]
-
-
-def _pooled_header(pooled: Pooled) -> list[str]:
-    first = pooled.records[0]
-    seeds = ", ".join(str(record.seed) for record in pooled.records)
-    lines = _header(first)
-    lines[1] = _protocol(first, f"{len(pooled.records)} training seeds ({seeds}), averaged per prompt")
-    return [*lines[:-1], *(f"record {record.id}" for record in pooled.records)]
 
 
 def _protocol(record: RunRecord, seeds: str) -> str:
@@ -134,28 +132,15 @@ def _costs(record: RunRecord) -> Section:
     return Section(["phase", "time", "denoiser calls", "latents denoised", "images decoded"], rows, memory)
 
 
-def _pooled_sections(pooled: Pooled) -> list[Section]:
-    first = pooled.records[0]
-    rows = [
-        [
-            _named(name, metric),
-            *(f"{difference:+.{_decimals(metric)}f}" for difference in pooled.per_seed[name]),
-        ]
-        for name, metric in pooled.metrics.items()
-    ]
-    by_seed = Section(["difference by seed", *(str(record.seed) for record in pooled.records)], rows)
-    return [_scores(pooled.metrics, first.method, first.protocol), by_seed]
-
-
 def _named(name: str, metric: Paired) -> str:
     return name if metric.higher_is_better else f"{name} (lower is better)"
 
 
 def _difference(metric: Paired) -> str:
-    decimals = _decimals(metric)
+    digits = _decimals(metric)
     if metric.low is None or metric.high is None:
-        return f"{metric.difference:+.{decimals}f} [n/a]"
-    return f"{metric.difference:+.{decimals}f} [{metric.low:+.{decimals}f}, {metric.high:+.{decimals}f}]"
+        return f"{metric.difference:+.{digits}f} [n/a]"
+    return f"{metric.difference:+.{digits}f} [{metric.low:+.{digits}f}, {metric.high:+.{digits}f}]"
 
 
 def _numbers(values: Sequence[float], metric: Paired) -> list[str]:
@@ -163,8 +148,12 @@ def _numbers(values: Sequence[float], metric: Paired) -> list[str]:
 
 
 def _decimals(metric: Paired) -> int:
+    return decimals(metric.mean_base, metric.mean_method)
+
+
+def decimals(*values: float) -> int:
     """Digits after the point: a metric near 1 has four, one near 20 three, one near 500 two."""
-    size = max(abs(metric.mean_base), abs(metric.mean_method))
+    size = max(map(abs, values), default=0.0)
     return 4 if size < 10 else 3 if size < 100 else 2
 
 
@@ -172,7 +161,8 @@ def stack(header: Sequence[str], sections: Sequence[Section]) -> Stack:
     """Lines and tables for the terminal."""
     parts: list[RenderableType] = [Text(line) for line in header]
     for section in sections:
-        parts += [Text(), _table(section), *([Text(section.note)] if section.note else [])]
+        title, note = ([Text(line)] if line else [] for line in (section.title, section.note))
+        parts += [Text(), *title, _table(section), *note]
     return Stack(*parts)
 
 
@@ -180,10 +170,13 @@ def _table(section: Section) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
     for number, header in enumerate(section.headers):
         table.add_column(
-            Text(header), justify="right" if number else "left", no_wrap=number > 0, overflow="fold"
+            Text(header),
+            justify="right" if number >= section.labels else "left",
+            no_wrap=number >= section.labels,
+            overflow="fold",
         )
     for row in section.rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(cell, style="bold" if isinstance(cell, Bold) else "") for cell in row))
     return table
 
 
@@ -191,10 +184,27 @@ def markdown(header: Sequence[str], sections: Sequence[Section]) -> str:
     """The same as markdown."""
     lines = [*(f"{line}  " for line in header)]
     for section in sections:
-        lines += ["", _pipes(section.headers), _pipes(["---", *["---:"] * (len(section.headers) - 1)])]
+        sides = ["---"] * section.labels + ["---:"] * (len(section.headers) - section.labels)
+        lines += ["", *([f"### {section.title}", ""] if section.title else [])]
+        lines += [_pipes(section.headers), _pipes(sides)]
         lines += [*map(_pipes, section.rows), *(["", section.note] if section.note else [])]
     return "\n".join(lines) + "\n"
 
 
+def document_markdown(document: Document) -> str:
+    """A document as markdown."""
+    top = [
+        f"## {document.title}",
+        *(["", *(f"{line}  " for line in document.header)] if document.header else []),
+    ]
+    bottom = ["", *(f"{line}  " for line in document.footer)] if document.footer else []
+    return "\n".join(top) + "\n" + markdown((), document.sections) + "\n".join(bottom) + "\n" * bool(bottom)
+
+
 def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(_marked, cells)) + " |"
+
+
+def _marked(cell: str) -> str:
+    text = cell.replace("|", "\\|")
+    return f"**{text}**" if isinstance(cell, Bold) else text

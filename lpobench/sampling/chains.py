@@ -19,7 +19,7 @@ def chains(
     length: int,
     first: int = 0,
     last: int | None = None,
-    score_at: Literal["t", "s"] = "s",
+    score_at: Literal["t", "s", "0"] = "s",
 ) -> Iterator[Path]:
     """Denoise from pure noise, splitting every `length` steps into k chains and following a random one's end.
 
@@ -42,8 +42,8 @@ def chains(
         x0, eps = (part.repeat(k, 1, 1, 1) for part in estimate)
         start, steps = latents.repeat(k, 1, 1, 1, 1), range(begin, stop)
         visited, logprobs = walk(policy, noise, start, prompts, steps, policy.stds, (x0, eps))
-        told = grid[stop if score_at == "s" else stop - 1].expand(k * b)
-        noisy = Noisy(visited[-1].flatten(0, 1), told, prompts * k, policy)
+        told = {"t": grid[stop - 1], "s": grid[stop], "0": torch.zeros_like(grid[stop])}[score_at]
+        noisy = Noisy(visited[-1].flatten(0, 1), told.expand(k * b), prompts * k, policy)
         timesteps, stds = policy.timesteps[begin : stop + 1], policy.stds[begin:stop]
         yield Path(timesteps, stds, visited, logprobs, noisy, prompts)
 

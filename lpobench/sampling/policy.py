@@ -6,15 +6,20 @@ code keeps a second copy of the model). Conditional and unconditional branches r
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lpobench.plugin import UserError
+from lpobench.sampling.adapters import switched
+from lpobench.sampling.once import Once, SharesHalves
 from lpobench.sampling.step import Rule, StepDistribution, transition
 from lpobench.types import Backbone, Conditioning
+
+if TYPE_CHECKING:
+    from lpobench.sampling.lora import LoraLinear
 
 CACHED_PROMPTS = 1024
 """Encoded prompts kept, least recently used first to go; at SDXL's size 315 KB each."""
@@ -67,9 +72,10 @@ class Policy:
         self._remembered: dict[str, Conditioning] = {}
         self._last: tuple[list[str], Conditioning | None] = ([], None)
         backbone.denoiser.requires_grad_(False)
-        if lora is not None:
-            _add_lora(backbone, lora, seed)
+        self._reading_prompts = [] if lora is None else _add_lora(backbone, lora, seed)
         self.adapters: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
+        self._switches = switched(backbone.denoiser)
+        self._once = backbone.once if isinstance(backbone, SharesHalves) else Once([])
 
     @property
     def work(self) -> dict[str, int]:
@@ -88,7 +94,8 @@ class Policy:
         if self.guidance_scale == 1.0:
             output = self.predict(latents, t, prompts)
         else:
-            both = self.predict(latents.repeat(2, 1, 1, 1), t.repeat(2), [""] * len(prompts) + prompts)
+            with self._once.of_halves():
+                both = self.predict(latents.repeat(2, 1, 1, 1), t.repeat(2), [""] * len(prompts) + prompts)
             negative, positive = both.chunk(2)
             output = negative + self.guidance_scale * (positive - negative)
         return self.backbone.schedule.split_prediction(output, latents, t)
@@ -148,19 +155,25 @@ class Policy:
     @contextmanager
     def reference(self) -> Iterator["Policy"]:
         """Inside, the same weights act as the frozen reference: adapters off, no gradients. May be nested."""
-        trained = [p.requires_grad for p in self.adapters]
         self._reference_depth += 1
-        if self.adapters and self._reference_depth == 1:
-            self.backbone.denoiser.disable_adapters()
+        self._switch()
         try:
             with torch.no_grad():
                 yield self
         finally:
             self._reference_depth -= 1
-            if self.adapters and self._reference_depth == 0:
-                self.backbone.denoiser.enable_adapters()
-                for parameter, flag in zip(self.adapters, trained, strict=True):
-                    parameter.requires_grad_(flag)  # peft switches them along with the adapters
+            self._switch()
+
+    @contextmanager
+    def rollout(self) -> Iterator[None]:
+        """Inside, no weight changes: what attention reads of the prompts is made once, not at every step."""
+        for layer in self._reading_prompts:
+            layer.keep(True)
+        try:
+            yield
+        finally:
+            for layer in self._reading_prompts:
+                layer.keep(False)
 
     def std_range(self, num_steps: int | None = None) -> tuple[float, float]:
         """Smallest and largest std of a sampling run's stochastic steps."""
@@ -170,6 +183,11 @@ class Policy:
                 f"every {self.rule} step at eta {self.eta} is deterministic; training needs eta > 0"
             )
         return min(stochastic), max(stochastic)
+
+    def _switch(self) -> None:
+        """Adapters on, unless this is the reference now."""
+        for part in self._switches:
+            part.adapters_on = self._reference_depth == 0
 
     def _gather(self, prompts: list[str]) -> Conditioning:
         distinct = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
@@ -207,9 +225,14 @@ def _check_step(rule: Rule, eta: float, backbone: Backbone) -> None:
         )
 
 
-def _add_lora(backbone: Backbone, lora: Lora, seed: int) -> None:
-    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero)."""
+def _add_lora(backbone: Backbone, lora: Lora, seed: int) -> "list[LoraLinear]":
+    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero).
+
+    Returns those of layers that read the prompts.
+    """
     from peft import LoraConfig
+
+    from lpobench.sampling.lora import LoraLinear, reading_prompts
 
     config = LoraConfig(
         r=lora.rank,
@@ -217,9 +240,11 @@ def _add_lora(backbone: Backbone, lora: Lora, seed: int) -> None:
         init_lora_weights=lora.init,
         target_modules=list(backbone.lora_targets),
     )
+    config._register_custom_module({nn.Linear: LoraLinear})
     with torch.random.fork_rng(devices=[backbone.device] if backbone.device.type == "cuda" else []):
         torch.manual_seed(seed)
         backbone.denoiser.add_adapter(config)
     for parameter in backbone.denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    return reading_prompts(backbone.denoiser)

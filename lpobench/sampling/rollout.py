@@ -147,14 +147,14 @@ def forks(
     *,
     first: int = 0,
     last: int | None = None,
-    score_at: Literal["t", "s"] = "s",
+    score_at: Literal["t", "s", "0"] = "s",
 ) -> Iterator[Fork]:
     """Denoise from pure noise, forking into k candidates at each stochastic step and following a random one.
 
     Steps before index `first` are sampled plainly. The rollout ends with the fork at `last` (default: the
     last stochastic step); no denoiser call is spent beyond it. `score_at` is the timestep candidates are
-    scored at: "s", their own, or "t", one step noisier, as in LPO's released code. When a reward has asked
-    for the estimate at s, the next step reuses it.
+    scored at: "s", their own; "t", one step noisier, as in LPO's released code; or "0" for all, as in LPO's ablation.
+    When a reward has asked for the estimate at s, the next step reuses it.
     """
     noise = Noise.of(policy, len(prompts), generator)
     prompts = prompts[noise.mine]
@@ -171,7 +171,8 @@ def forks(
             latents, estimate = noise.sample(step, 1)[0].to(policy.latent_dtype), None
             continue
         candidates = noise.sample(step, k).to(policy.latent_dtype)
-        noisy = Noisy(candidates.flatten(0, 1), (t if score_at == "t" else s).repeat(k), prompts * k, policy)
+        told = {"t": t, "s": s, "0": torch.zeros_like(s)}
+        noisy = Noisy(candidates.flatten(0, 1), told[score_at].repeat(k), prompts * k, policy)
         yield Fork(index, latents, t, s, step, candidates, noisy, prompts)
 
         chosen = noise.choose(k)

@@ -182,7 +182,9 @@ def _images(
     latents, texts = starts.latents.to(backbone.device), [prompt.text for prompt in prompts]
     grid = backbone.schedule.timesteps(settings.num_steps).to(backbone.device)
     with torch.no_grad(), _variant(policy, reference), _guidance(policy, settings.guidance_scale):
-        return policy.decode(sampler(policy, latents, texts, grid, starts.generators))
+        with policy.rollout():
+            finished = sampler(policy, latents, texts, grid, starts.generators)
+        return policy.decode(finished)
 
 
 @contextmanager

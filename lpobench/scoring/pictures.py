@@ -1,10 +1,7 @@
 """A folder of generated images: what is there stays, and is found by prompt and number.
 
-    images/PROMPT-NUMBER.png    8-bit RGB
-    manifest/HASH.jsonl         a line per image of one batch: file, prompt_id, image, prompt, sha256
-
-An image counts once its manifest is there, which is written after it, and as long as it has the hash that stands in it.
-Any number of processes may add to a folder, each images of its own.
+How it lies there is said in records/pictures.py. An image counts once its manifest is there, which is written after it,
+and as long as it has the hash that stands in it. Any number of processes may add to a folder, each images of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,11 +21,9 @@ from lpobench.data.pairs.image import BadImage, decode
 from lpobench.data.pairs.shards import write_atomic
 from lpobench.hashing import file_sha256
 from lpobench.plugin import UserError
+from lpobench.records.pictures import IMAGES, MANIFEST, Key, noted, path_of
 from lpobench.types import Prompt
 
-IMAGES, MANIFEST = "images", "manifest"
-Key = tuple[str, int]
-"""Prompt id, and the image's number."""
 Wanted = tuple[Prompt, int]
 
 
@@ -49,15 +44,15 @@ class Pictures:
     folder: Path
 
     def path(self, key: Key) -> Path:
-        return self.folder / IMAGES / f"{key[0]}-{key[1]}.png"
+        return path_of(self.folder, key)
 
     def present(self, wanted: Sequence[Wanted]) -> dict[Key, str]:
         """SHA-256 of those that are here and whole; reads all of them."""
-        noted = self._noted()
+        recorded = noted(self.folder)
         found = {}
         for image in wanted:
             key = key_of(image)
-            if (known := noted.get(key)) and self.path(key).is_file():
+            if (known := recorded.get(key)) and self.path(key).is_file():
                 digest = file_sha256(self.path(key))
                 if digest in known:
                     found[key] = digest
@@ -65,9 +60,10 @@ class Pictures:
 
     def listed(self, wanted: Sequence[Wanted]) -> dict[Key, str]:
         """What the manifests say of them; a file is only read where they say two things."""
-        noted = {key: known for key, known in self._noted().items() if key in {key_of(i) for i in wanted}}
-        several = [image for image in wanted if len(noted.get(key_of(image), ())) > 1]
-        return {key: next(iter(known)) for key, known in noted.items() if len(known) == 1} | self.present(
+        keys = {key_of(image) for image in wanted}
+        recorded = {key: known for key, known in noted(self.folder).items() if key in keys}
+        several = [image for image in wanted if len(recorded.get(key_of(image), ())) > 1]
+        return {key: next(iter(known)) for key, known in recorded.items() if len(known) == 1} | self.present(
             several
         )
 
@@ -104,14 +100,6 @@ class Pictures:
     def _manifest(self, images: Sequence[Wanted]) -> Path:
         return self.folder / MANIFEST / f"{short_hash([key_of(image) for image in images])}.jsonl"
 
-    def _noted(self) -> Mapping[Key, set[str]]:
-        """What the manifests say; one that is damaged says nothing."""
-        noted: dict[Key, set[str]] = {}
-        for path in sorted((self.folder / MANIFEST).glob("*.jsonl")):
-            for line in _lines(path):
-                noted.setdefault((line["prompt_id"], line["image"]), set()).add(line["sha256"])
-        return noted
-
 
 def png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
     """As a PNG file; packed lightly, since it is read again at once."""
@@ -123,11 +111,3 @@ def png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
 def short_hash(value: object) -> str:
     """16 hex digits of a JSON value."""
     return hashlib.blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()
-
-
-def _lines(path: Path) -> Iterator[dict[str, str | int]]:
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        yield from (line for line in lines if {"prompt_id", "image", "sha256"} <= line.keys())
-    except (OSError, ValueError, AttributeError):
-        return

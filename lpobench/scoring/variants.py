@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from lpobench.data.pairs.shards import claim, read_claim, worker_folder
 from lpobench.launch import memory, ranks
 from lpobench.lock import InUse
 from lpobench.records.costs import Costs
+from lpobench.records.pictures import ABOUT, in_turn
 from lpobench.sampling import Policy
 from lpobench.scoring.generate import Painter, Sampler
 from lpobench.scoring.pictures import Pictures
@@ -30,7 +30,6 @@ from lpobench.signals import Preempted, StopFlag
 from lpobench.spec import EvalSettings
 from lpobench.types import Prompt
 
-ABOUT = "about.json"
 NO_IMAGE = {"prompts", "num_prompts", "batch_size", "confidence", "bootstrap_samples", "grid_prompts"}
 """Evaluation settings that change no image of a given prompt."""
 
@@ -68,13 +67,8 @@ class Scorer:
     @cached_property
     def shown(self) -> list[str]:
         """Ids of the prompts in the sample grid: the first of every task, then the second of every task."""
-        seen: Counter[str] = Counter()
-        ranked = []
-        for place, prompt in enumerate(self.prompts):
-            task = prompt.tags.get("task", "")
-            ranked.append((seen[task], place, prompt.id))
-            seen[task] += 1
-        return [prompt_id for _, _, prompt_id in sorted(ranked)[: self.settings.grid_prompts]]
+        places = in_turn(prompt.tags.get("task", "") for prompt in self.prompts)
+        return [self.prompts[place].id for place in places[: self.settings.grid_prompts]]
 
     def score(
         self,

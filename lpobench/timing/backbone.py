@@ -9,117 +9,86 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from lpobench import learning
-from lpobench.conclude import device_name
 from lpobench.launch import memory
 from lpobench.learning import setup
 from lpobench.prepare import device_of, dtype_of
-from lpobench.records import provenance
+from lpobench.records.bench import Measurement, Timing
 from lpobench.sampling import Policy
 from lpobench.slots import name_of
 from lpobench.spec import RunSpec
-from lpobench.timing.stopwatch import Timing, forget_peak, measure, peak_memory, synchronize
+from lpobench.timing.environment import Watch
+from lpobench.timing.phases import flops_of
+from lpobench.timing.stopwatch import Effort, forget_peak, measure, peak_memory, synchronize
+from lpobench.timing.workload import LESS, count, noise, parts_of
 from lpobench.types import Backbone
 
 BETA = 500.0
 PROMPT = ""
 """One that every backbone can encode; encoding is not timed."""
-LESS = "a smaller --batch or --resolution, a lower --dtype or train.gradient_checkpointing=true needs less"
-ON_GPU, ON_CPU = (3, 20), (1, 3)
-"""Warm-up calls and timed calls, where nothing else is asked for."""
 
 
-@dataclass(frozen=True)
-class BackboneCosts:
-    """One backbone on one device."""
-
-    backbone: str
-    settings: dict[str, Any]
-    """Of the backbone; `weights` among them."""
-    device: str
-    indicative: bool
-    """Timed on a CPU, which people do not train these models on."""
-    precision: str
-    latent_shape: tuple[int, int, int]
-    batch: int
-    """Latents per denoiser call."""
-    guidance_scale: float
-    """Of the training step; all but 1 double its latents."""
-    gradient_checkpointing: bool
-    parameters: dict[str, int]
-    """By part: the denoiser, text encoders, VAE."""
-    lora_rank: int
-    lora_parameters: int
-    stages: dict[str, Timing]
-    """load, decode, denoiser call, training step"""
-    versions: dict[str, str]
-
-
-def backbone_costs(
-    spec: RunSpec, *, batch: int = 1, warmup: int | None = None, repeats: int | None = None
-) -> BackboneCosts:
+def backbone_costs(spec: RunSpec, effort: Effort, *, batch: int = 1, allow_busy: bool = False) -> Measurement:
     """Measure the backbone of a run. Raises UserError; the reward and the evaluators are not loaded."""
     device = device_of(spec)
-    usual = ON_GPU if device.type == "cuda" else ON_CPU
-    counts = {"warmup": usual[0] if warmup is None else warmup, "repeats": repeats or usual[1]}
+    watch = Watch(device, allow_busy=allow_busy)
     accelerator = setup.accelerator(spec.train, device)
     with memory.explained(f"measuring backbone {name_of(spec.backbone)}", LESS):
-        backbone, stages = _load(spec, device)
-        stages["decode"] = measure(lambda: backbone.decode(_noise(1, backbone)), device, **counts)
+        backbone, loading = _load(spec, device)
+        decode, call = lambda: backbone.decode(noise(1, backbone)), denoiser_call(backbone, batch)
+        timings = {"load": loading, "decode": measure(decode, device, effort)}
+        timings["denoiser call"] = measure(call, device, effort)
+        flops = {"decode": flops_of(decode), "denoiser call": flops_of(call)}
         parameters = {name: count(module) for name, module in parts_of(backbone).items()}
-        stages["denoiser call"] = measure(denoiser_call(backbone, batch), device, **counts)
         policy = Policy(backbone, spec.sampling, spec.lora, spec.seed)
         if spec.backbone.releases_text_encoders:
             policy.remember([PROMPT])
             backbone.release_text_encoders()
-        stages["training step"] = measure(training_step(policy, spec, accelerator), device, **counts)
-    return BackboneCosts(
-        backbone=name_of(spec.backbone),
-        settings=spec.backbone.model_dump(mode="json"),
-        device=device_name(device),
-        indicative=device.type == "cpu",
-        precision=spec.train.precision,
-        latent_shape=backbone.latent_shape,
-        batch=batch,
-        guidance_scale=spec.sampling.guidance_scale,
-        gradient_checkpointing=spec.train.gradient_checkpointing,
+        step = training_step(policy, spec, accelerator)
+        timings["training step"] = measure(step, device, effort)
+        flops["training step"] = flops_of(step)
+    parameters[f"LoRA, rank {spec.lora.rank}, trained"] = sum(adapter.numel() for adapter in policy.adapters)
+    return Measurement(
+        verb="backbone",
+        setup=_setup(spec, backbone, batch),
+        environment=watch.environment(),
+        timings=timings,
+        flops=flops,
+        unit_flops=flops["denoiser call"] // batch,
         parameters=parameters,
-        lora_rank=spec.lora.rank,
-        lora_parameters=sum(parameter.numel() for parameter in policy.adapters),
-        stages=stages,
-        versions=provenance.versions(),
     )
 
 
-def _load(spec: RunSpec, device: torch.device) -> tuple[Backbone, dict[str, Timing]]:
+def _setup(spec: RunSpec, backbone: Backbone, batch: int) -> dict[str, Any]:
+    return {
+        "backbone": {"name": name_of(spec.backbone), **spec.backbone.model_dump(mode="json")},
+        "precision": spec.train.precision,
+        "latent_shape": list(backbone.latent_shape),
+        "batch": batch,
+        "guidance_scale": spec.sampling.guidance_scale,
+        "gradient_checkpointing": spec.train.gradient_checkpointing,
+        "lora_rank": spec.lora.rank,
+    }
+
+
+def _load(spec: RunSpec, device: torch.device) -> tuple[Backbone, Timing]:
     forget_peak(device)
     began = time.perf_counter()
     backbone = spec.backbone.load(device, dtype_of(spec))
     synchronize(device)
     seconds = time.perf_counter() - began
-    return backbone, {"load": Timing(seconds, seconds, seconds, 1, peak_memory(device))}
-
-
-def parts_of(backbone: Backbone) -> dict[str, nn.Module]:
-    """The networks a live backbone holds by now, by the names of its attributes."""
-    return {name: part for name, part in vars(backbone).items() if isinstance(part, nn.Module)}
-
-
-def count(module: nn.Module) -> int:
-    """Parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    once = {"median": seconds, "low": seconds, "high": seconds, "n": 1}
+    return backbone, Timing(**once, peak_memory_bytes=peak_memory(device))
 
 
 def denoiser_call(backbone: Backbone, batch: int) -> Callable[[], object]:
     """One unguided forward pass on `batch` latents, the prompts encoded before."""
-    latents = _noise(batch, backbone)
+    latents = noise(batch, backbone)
     t = torch.full((batch,), 501.0, device=backbone.device)
     with torch.no_grad():
         conditioning = backbone.encode_prompt([PROMPT] * batch)
@@ -141,7 +110,7 @@ def training_step(policy: Policy, spec: RunSpec, accelerator: Accelerator) -> Ca
     index = middle[len(middle) // 2]
     t, s = (torch.full((1,), policy.timesteps[i], device=backbone.device) for i in (index, index + 1))
     optimizer = accelerator.prepare(setup.adamw(policy.adapters, spec.train, spec.train.learning_rate))
-    latents, generator = _noise(1, backbone), torch.Generator(backbone.device).manual_seed(1)
+    latents, generator = noise(1, backbone), torch.Generator(backbone.device).manual_seed(1)
     with torch.no_grad(), accelerator.autocast():
         winner, loser = policy.step(latents, t, s, [PROMPT]).sample(2, generator)
 
@@ -157,8 +126,3 @@ def training_step(policy: Policy, spec: RunSpec, accelerator: Accelerator) -> Ca
         optimizer.zero_grad()
 
     return step
-
-
-def _noise(num: int, backbone: Backbone) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn((num, *backbone.latent_shape), generator=generator).to(backbone.device)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lpobench.types import Backbone
     from rewards.dina.live import DiNaReward
+    from rewards.dina.model import DiNaModel
 
 SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights"
 
@@ -81,9 +82,9 @@ class DiNaTraining(Settings):
 class DiNa(RewardSettings):
     """DiNa-LRM: half of the policy's own SD3 transformer, through an adapter, read by a small head."""
 
-    weights: Literal["shipped"] | Path = "shipped"
-    """Folder of a trained DiNa-LRM, ours or in the released layout; an asset (dina-lrm); or the one shipped for
-    `backbone`."""
+    weights: Literal["shipped", "random"] | Path = "shipped"
+    """Folder of a trained DiNa-LRM, ours or in the released layout; an asset (dina-lrm); the one shipped for
+    `backbone`; or "random": untrained, made of the run's own backbone as `training` says, for timing."""
     backbone: str = "tiny-sd3"
     """Whose shipped weights are used; read only while `weights` is "shipped"."""
     shared: bool = True
@@ -126,10 +127,13 @@ class DiNa(RewardSettings):
         return read_config(self.folder)
 
     @property
-    def latent_space(self) -> str:
-        return self.config.latent_space
+    def latent_space(self) -> str | None:
+        """None, which is any, where it is made of the run's backbone."""
+        return None if self.weights == "random" else self.config.latent_space
 
     def assets(self) -> dict[str, Path]:
+        if self.weights == "random":
+            return {}
         return {f"DiNa-LRM's {part}": path for part, path in weight_files(self.folder).items()}
 
     def training_data(self) -> dict[str, Path | str]:
@@ -145,9 +149,11 @@ class DiNa(RewardSettings):
         from rewards.dina.live import DiNaReward, Scoring
         from rewards.dina.text import Prompts
 
-        config = self.config
-        folder.check_backbone(config, backbone)
-        model = folder.load(self.folder, backbone, shared=self.shared, logistic=self.logistic).to(device)
+        if self.weights == "random":
+            model = self._untrained(backbone).to(device)
+        else:
+            folder.check_backbone(self.config, backbone)
+            model = folder.load(self.folder, backbone, shared=self.shared, logistic=self.logistic).to(device)
         model = model.sharing() if self.shared else model.merged(dtype)
         scoring = Scoring(
             level=self.level,
@@ -157,6 +163,12 @@ class DiNa(RewardSettings):
             seed=self.seed,
         )
         return DiNaReward(model, Prompts(backbone), scoring)
+
+    def _untrained(self, backbone: Backbone) -> DiNaModel:
+        """As its training would begin."""
+        from rewards.dina.train import describe, new_model
+
+        return new_model(describe(self, backbone, 0), backbone, 0, shared=self.shared)
 
     def train(
         self, backbone: Backbone, folder: Path, *, seed: int, device: torch.device, dtype: torch.dtype
@@ -169,4 +181,4 @@ class DiNa(RewardSettings):
 
     def measured(self) -> dict[str, list[dict[str, float]]]:
         """Pair accuracy by timestep, against labels and truth."""
-        return self.config.accuracy
+        return {} if self.weights == "random" else self.config.accuracy

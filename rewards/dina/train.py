@@ -101,9 +101,14 @@ def describe(settings: DiNa, backbone: TransformerBackbone, seed: int) -> DiNaCo
     )
 
 
-def new_model(config: DiNaConfig, backbone: TransformerBackbone, seed: int) -> DiNaModel:
-    """Untrained, drawn from the seed, on the backbone's own weights unless float16 would lose the gradients."""
-    shared = next(backbone.denoiser.parameters()).dtype != torch.float16
+def new_model(
+    config: DiNaConfig, backbone: TransformerBackbone, seed: int, *, shared: bool | None = None
+) -> DiNaModel:
+    """Untrained, drawn from the seed; on the backbone's own weights, unless told otherwise or float16 would lose the
+    gradients.
+    """
+    if shared is None:
+        shared = next(backbone.denoiser.parameters()).dtype != torch.float16
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return folders.build(config, backbone, shared=shared)

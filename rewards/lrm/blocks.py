@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lpobench.plugin import UserError
+from lpobench.sampling.once import Once, before_text
 
 Features = tuple[list[Float[Tensor, "text width"]], Float[Tensor, "n deep"]]
 """Features taken from text rows only, and the deepest, which VFE guides, of all rows; pooled."""
@@ -35,14 +36,14 @@ class UNetBlocks(nn.Module):
 
     def __init__(self, unet: UNet2DConditionModel):
         super().__init__()
-        self.unet = unet
+        self.unet, self.once = unet, Once(before_text(unet))
         channels = unet.config.block_out_channels
         self.feature_dim = sum(channels) + channels[-1]
 
     @classmethod
     def from_backbone(cls, backbone: UNetBackbone) -> Self:
         """A copy of the backbone's weights in float32."""
-        unet, weights = empty_unet(backbone.unet.config), backbone.unet.state_dict()
+        unet, weights = empty_unet(backbone.unet.config), base_weights(backbone.unet)
         unet.load_state_dict({key: weights[key].float().clone() for key in unet.state_dict()}, assign=True)
         return cls(unet)
 
@@ -54,15 +55,17 @@ class UNetBlocks(nn.Module):
         pooled: Float[Tensor, "n pooled"],
         num_text: int,
     ) -> Features:
+        """Rows after the first `num_text` are the same latents under other texts."""
         unet = self.unet
         temb = unet.time_embedding(unet.get_time_embed(latents, t))
         if unet.config.addition_embed_type == "text_time":
             added = {"text_embeds": pooled, "time_ids": _time_ids(latents)}
             temb = temb + unet.get_aug_embed(temb, context, added)
         hidden, shallow = unet.conv_in(latents), []
-        for block in unet.down_blocks:
-            hidden, states = block(hidden_states=hidden, temb=temb, encoder_hidden_states=context)
-            shallow.append(states[len(block.resnets) - 1][:num_text].mean((2, 3)))
+        with self.once.of_halves(len(latents) == 2 * num_text):
+            for block in unet.down_blocks:
+                hidden, states = block(hidden_states=hidden, temb=temb, encoder_hidden_states=context)
+                shallow.append(states[len(block.resnets) - 1][:num_text].mean((2, 3)))
         return shallow, unet.mid_block(hidden, temb, encoder_hidden_states=context).mean((2, 3))
 
 
@@ -83,7 +86,7 @@ class MMDiTBlocks(nn.Module):
         if layer > num_blocks:
             raise UserError(f"training.layer {layer}: backbone {backbone.name} has {num_blocks} blocks")
         transformer = empty_transformer({**source.config, "num_layers": layer})
-        weights = source.state_dict()
+        weights = base_weights(source)
         _drop_context_output(source, weights, layer)
         kept = {key: weights[key].float().clone() for key in transformer.state_dict()}
         transformer.load_state_dict(kept, assign=True)
@@ -124,6 +127,12 @@ def empty_transformer(config: dict) -> SD3Transformer2DModel:
         transformer = SD3Transformer2DModel.from_config(_portable(config))
     transformer.norm_out = transformer.proj_out = None
     return transformer
+
+
+def base_weights(denoiser: nn.Module) -> dict[str, Tensor]:
+    """A denoiser's own weights, by the names they have without a policy's adapter."""
+    state = denoiser.state_dict()
+    return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
 
 
 def _portable(config: dict) -> dict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from lpobench.plugin import Names, RewardSettings, Settings, UserError
-from rewards.lrm.config import LRMConfig, read_config, weight_files
+from rewards.lrm.config import PUBLISHED_VFE_SCALE, LRMConfig, read_config, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -58,9 +58,9 @@ class LRMTraining(Settings):
 class LRM(RewardSettings):
     """The diffusion model's own down and mid blocks score noisy latents: no decoding, no denoising step."""
 
-    weights: Literal["shipped"] | Path = "shipped"
-    """Folder of a trained LRM, ours or in the released layout; an asset (lrm-15, lrm-xl); or the one shipped
-    for `backbone`."""
+    weights: Literal["shipped", "random"] | Path = "shipped"
+    """Folder of a trained LRM, ours or in the released layout; an asset (lrm-15, lrm-xl); the one shipped for
+    `backbone`; or "random": untrained, made of the run's own backbone, for timing."""
     backbone: str = "tiny-sd15"
     """Whose shipped LRM is used; read only while `weights` is "shipped"."""
     vfe_scale: float | None = None
@@ -87,10 +87,13 @@ class LRM(RewardSettings):
         return read_config(self.folder)
 
     @property
-    def latent_space(self) -> str:
-        return self.config.latent_space
+    def latent_space(self) -> str | None:
+        """None, which is any, where it is made of the run's backbone."""
+        return None if self.weights == "random" else self.config.latent_space
 
     def assets(self) -> dict[str, Path]:
+        if self.weights == "random":
+            return {}
         folder = self.folder
         return {f"LRM's {part}": path for part, path in weight_files(folder, read_config(folder)).items()}
 
@@ -101,6 +104,8 @@ class LRM(RewardSettings):
 
     def load(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> LatentReward:
         """The live reward. Its blocks run in `dtype`; projections and scores stay float32."""
+        if self.weights == "random":
+            return self._untrained(backbone, device, dtype)
         reads, makes = self.latent_space, backbone.latent_space
         if reads != makes:
             raise UserError(f"reward lrm reads latents of {reads}, backbone {backbone.name} makes {makes}")
@@ -111,6 +116,16 @@ class LRM(RewardSettings):
         model = folder.load(self.folder, self.vfe_scale, backbone).to(device)
         noise = NoiseMap(backbone.schedule, self.config.is_mmdit)
         return LatentReward(model.cast_blocks(dtype), reads, noise)
+
+    def _untrained(self, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> LatentReward:
+        """As its training would begin: the backbone's blocks, random projections."""
+        from rewards.lrm.live import LatentReward
+        from rewards.lrm.noise import NoiseMap
+        from rewards.lrm.train import new_model
+
+        vfe_scale = PUBLISHED_VFE_SCALE if self.vfe_scale is None else self.vfe_scale
+        model = new_model(backbone, vfe_scale, 0, self.training.layer).cast_blocks(dtype).to(device)
+        return LatentReward(model, backbone.latent_space, NoiseMap(backbone.schedule, model.is_mmdit))
 
     def train(
         self, backbone: Backbone, folder: Path, *, seed: int, device: torch.device, dtype: torch.dtype
@@ -123,4 +138,4 @@ class LRM(RewardSettings):
 
     def measured(self) -> dict[str, list[dict[str, float]]]:
         """Pair accuracy by timestep, against labels and truth."""
-        return self.config.accuracy
+        return {} if self.weights == "random" else self.config.accuracy

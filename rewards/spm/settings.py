@@ -70,8 +70,9 @@ class SPMTraining(Settings):
 class SPM(RewardSettings):
     """A CLIP told the timestep scores decoded x0 estimates: a denoiser call and a decode for every score."""
 
-    weights: Literal["shipped"] | Path = "shipped"
-    """Folder of a trained SPM, or a released file; an asset (spm-15, spm-xl); or the one shipped for `backbone`."""
+    weights: Literal["shipped", "random"] | Path = "shipped"
+    """Folder of a trained SPM, or a released file; an asset (spm-15, spm-xl); the one shipped for `backbone`; or
+    "random": the published size, a CLIP ViT-H/14, with random weights, for timing."""
     backbone: str = "tiny-sd15"
     """Whose shipped SPM is used; read only while `weights` is "shipped"."""
     clip: str = "tiny-clip"
@@ -98,6 +99,8 @@ class SPM(RewardSettings):
         return read_config(self.place)
 
     def assets(self) -> dict[str, Path]:
+        if self.weights == "random":
+            return {}
         place = self.place
         read_config(place)
         if not is_released(place):
@@ -116,6 +119,11 @@ class SPM(RewardSettings):
         from rewards.spm import folder
         from rewards.spm.live import StepAwareReward
 
+        if self.weights == "random":
+            from rewards.spm.random_weights import random_spm
+
+            noise = NoiseMap(backbone.schedule, backbone.schedule.prediction == "flow")
+            return StepAwareReward(random_spm(backbone, dtype).to(device), noise)
         config, place = self.config, self.place
         model = folder.load(place, self.clip_places() if is_released(place) else None)
         noise = NoiseMap(backbone.schedule, config.is_flow)
@@ -132,7 +140,7 @@ class SPM(RewardSettings):
 
     def measured(self) -> dict[str, list[dict[str, float]]]:
         """Pair accuracy by timestep, against labels and truth."""
-        return self.config.accuracy
+        return {} if self.weights == "random" else self.config.accuracy
 
     def clip_places(self) -> ClipPlaces:
         """Where the CLIP lies. Raises MissingAsset where it is not on this machine."""

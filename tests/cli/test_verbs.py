@@ -155,6 +155,7 @@ def test_list_json(cli):
         "recipes",
         "sections",
         "protocols",
+        "ablations",
         "assets",
     ]
     assert document["rewards"] == {"latent": "Reads latents.", "pixel": "Reads images."}

@@ -57,3 +57,12 @@ def test_shards_are_merged_into_the_order_of_one():
     assert StepPairs.merge([whole]) is whole
     pairs = [ImagePairs(torch.zeros(n, 1, 4, 4), torch.zeros(n, 1, 4, 4), ["p"] * n) for n in (2, 1)]
     assert len(ImagePairs.merge(pairs)) == 3
+
+
+def test_rows_are_counted_by_timestep_from_noise_to_image():
+    times = torch.tensor([51.0, 951.0, 952.38095, 951.0])
+    counted = rows(4)
+    counted = StepPairs(counted.latents, times, times, counted.winner, counted.loser, counted.prompts)
+    assert counted.by_timestep() == {"952.381": 1, "951": 2, "51": 1}
+    assert list(counted.by_timestep()) == ["952.381", "951", "51"]
+    assert rows(0).by_timestep() == {}

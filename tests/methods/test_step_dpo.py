@@ -100,10 +100,15 @@ def test_deterministic_sampling_is_refused(make_policy, make_context):
         collected(LPO(), make_context(make_policy(eta=0.0)))
 
 
-@pytest.mark.parametrize(("score_at", "first"), [("t", 951), ("s", 901)])
-def test_reward_is_told_t_or_s(make_policy, make_context, latent_reward, score_at, first):
+@pytest.mark.parametrize(("score_at", "first"), [("t", 951), ("s", 901), ("0", 0)])
+def test_reward_is_told_t_or_s_or_0(make_policy, make_context, latent_reward, score_at, first):
     collected(LPO(score_at=score_at), make_context(make_policy(), reward=latent_reward))
     assert latent_reward.times[0].unique().tolist() == [first]
+
+
+def test_a_single_margin_is_both():
+    assert LPO(min_gap=0.3) == LPO(min_gap=(0.3, 0.3))
+    assert LPO(min_gap=0.3, threshold="constant").model_dump(mode="json")["min_gap"] == [0.3, 0.3]
 
 
 def test_no_deterministic_step_is_trained_on(make_policy, make_context):
@@ -112,6 +117,22 @@ def test_no_deterministic_step_is_trained_on(make_policy, make_context):
     assert policy.stds[-1] == 0
     assert policy.timesteps[-2] not in rows.t.tolist()
     assert policy.timesteps[-3] in rows.t.tolist()
+
+
+def test_thresholds_are_told_for_every_step_that_is_compared(make_policy):
+    """At 20 steps t is 951, 901, ..., 1, and the last of them has noise too; the range leaves 951 to 901 out."""
+    found = StepDPO(beta=1.0, min_gap=(0.2, 0.6), threshold="timestep", timestep_range=(0, 851)).thresholds(
+        make_policy()
+    )
+    times = [float(t) for t in found]
+    assert times == [t for t in range(951, 0, -50) if t <= 851 and t >= min(times)]
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert min(found.values()) == pytest.approx(0.2)
+    assert max(found.values()) < 0.6
+    chains = StepDPO(beta=1.0, min_gap=(0.4, 0.4), threshold="constant", inner_steps=3).thresholds(
+        make_policy()
+    )
+    assert [float(t) for t in chains] == [951, 751, 551, 351, 151]
 
 
 def test_nobody_sure_is_no_row(make_policy, make_context):

@@ -37,7 +37,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("{", "is not a run record: no JSON object"),
         ("[]", "is not a run record: no JSON object"),
         ("{}", "is not a run record: no JSON object with a schema_version"),
-        ('{"schema_version": 99, "id": "x"}', "schema version 99, this lpobench reads up to 1"),
+        ('{"schema_version": 99, "id": "x"}', "schema version 99, this lpobench reads up to 2"),
         ('{"schema_version": 1}', "is not a run record: id: Field required"),
     ],
 )

@@ -1,14 +1,10 @@
-"""Paired statistics: numbers derived by hand, and how often the interval holds the truth."""
-
-import math
+"""Paired statistics of two variants: numbers derived by hand."""
 
 import numpy as np
 import pytest
-from made import record, seed_run
 from scipy import stats as scipy_stats
 
-from lpobench.plugin import UserError
-from lpobench.records.stats import families, interval, paired, pooled
+from lpobench.records.stats import interval, paired
 
 
 def test_images_of_a_prompt_count_as_one():
@@ -73,48 +69,3 @@ def test_the_same_seed_gives_the_same_interval():
     first = paired(base, method, prompts, resamples=300, seed=2)
     assert first == paired(base[::-1], method[::-1], prompts[::-1], resamples=300, seed=2)
     assert first != paired(base, method, prompts, resamples=300, seed=3)
-
-
-def test_nineteen_intervals_in_twenty_hold_the_truth():
-    """120 times 40 skewed differences, mean 1; 4.5 standard errors of 120 draws are allowed below 95 %."""
-    generator = np.random.default_rng(0)
-    names = [str(i) for i in range(40)]
-    draws = [interval(generator.exponential(size=40), names, 0.95, 400, seed=i) for i in range(120)]
-    held = np.mean([low <= 1 <= high for low, high in draws])
-    assert 0.95 - 4.5 * math.sqrt(0.95 * 0.05 / 120) <= held < 1
-
-
-def test_pooling_averages_seeds_before_prompts(tmp_path):
-    """Base 0, seed 0: 1 0 0, seed 1: 1 1 1. Means per prompt 1, 1/2, 1/2: difference 2/3, all wins."""
-    runs = [seed_run(tmp_path, 1, [1, 1, 1], [0, 0, 0]), seed_run(tmp_path, 0, [1, 0, 0], [0, 0, 0])]
-    together = pooled(runs)
-    metric = together.metrics["correct"]
-    assert metric.difference == pytest.approx(2 / 3)
-    assert (metric.win_rate, metric.num_prompts) == (1.0, 3)
-    assert [run.seed for run in together.records] == [0, 1]
-    assert together.per_seed["correct"] == pytest.approx([1 / 3, 1])
-
-
-def test_only_runs_of_one_recipe_are_pooled(tmp_path):
-    first = seed_run(tmp_path, 0, [1, 0], [0, 0])
-    other_prompts = seed_run(tmp_path, 1, [1, 0, 1], [0, 0, 0])
-    other_beta = seed_run(
-        tmp_path, 2, [1, 0], [0, 0], spec={"method": {"name": "lpo", "beta": 1.0}, "seed": 2}
-    )
-    cut_short = seed_run(tmp_path, 3, [1, 0], [0, 0], limit=2)
-    for other, message in (
-        (first, "must have different training seeds; theirs are 0, 0"),
-        (other_prompts, "must share their prompts"),
-        (other_beta, "differ in the seed alone; run-s2 and run-s0 differ in method"),
-        (cut_short, "must share a protocol"),
-    ):
-        with pytest.raises(UserError, match=message):
-            pooled([first, other])
-    with pytest.raises(UserError, match="nothing to pool"):
-        pooled([record(trained=False)])
-
-
-def test_families_differ_in_more_than_the_seed(tmp_path):
-    a0, a1 = (seed_run(tmp_path, seed, [1], [0]) for seed in (0, 1))
-    b0 = seed_run(tmp_path, 2, [1], [0], spec={"method": {"name": "lpo", "beta": 1.0}, "seed": 2})
-    assert families([a0, b0, a1]) == [[a0, a1], [b0]]

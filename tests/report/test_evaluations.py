@@ -16,6 +16,7 @@ from lpobench.records.evaluation import (
     read_evaluations,
 )
 from lpobench.report.evaluations import to_markdown
+from lpobench.report.report import make_report
 
 
 def mean(value, **changes) -> Mean:
@@ -128,3 +129,23 @@ def test_records_are_read_back(tmp_path):
         EvalRecord.read(tmp_path / "a")
     with pytest.raises(MissingAsset, match="no evaluation in"):
         EvalRecord.read(tmp_path)
+
+
+def test_evaluations_are_part_of_a_report():
+    """Under each protocol a document of their own."""
+    other = evaluation(id="b", protocol=evaluation().protocol.model_copy(update={"num_steps": 50}))
+    report = make_report([], [], [evaluation(), other], {})
+    text = report.text("markdown")
+    assert text.count(f"## Evaluations under {other.protocol.protocol}\n") == 2
+    assert [found["id"] for found in report.as_json()["evaluations"]] == [evaluation().id, "b"]
+    lines = report.text("csv").splitlines()
+    assert len(lines) == 1 + 2 * len(other.metrics)
+    assert lines[-1].startswith("evaluation b,")
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
+    for name, text in (("good", evaluation().document()), ("torn", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / FILE).write_text(text)
+    assert [found.folder.name for found in read_evaluations(tmp_path)] == ["good"]
+    assert capsys.readouterr().err.startswith(f"left out: {tmp_path / 'torn'}")

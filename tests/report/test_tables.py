@@ -3,12 +3,11 @@
 import io
 
 import pytest
-from made import paired, protocol, record, seed_run
+from made import paired, protocol, record
 from rich.console import Console
 
 from lpobench.records.record import Cost
-from lpobench.records.stats import pooled
-from lpobench.report.tables import comparison, pooled_comparison, pooled_markdown, to_markdown
+from lpobench.report.tables import Bold, Document, Section, comparison, document_markdown, to_markdown
 
 MARKDOWN = """\
 lpo on tiny-sd15, reward lrm  
@@ -96,12 +95,25 @@ def test_a_bar_in_a_name_does_not_break_markdown():
     )
 
 
-def test_seeds_stand_side_by_side(tmp_path):
-    runs = [seed_run(tmp_path, seed, [1, 0, seed], [0, 0, 0]) for seed in (0, 1)]
-    together = pooled(runs)
-    text = pooled_markdown(together)
-    assert "2 training seeds (0, 1), averaged per prompt" in text
-    assert "record run-s0  \nrecord run-s1  \n" in text
-    assert "| correct | 0.0000 | 0.5000 | +0.5000 [" in text
-    assert "| difference by seed | 0 | 1 |\n| --- | ---: | ---: |\n| correct | +0.3333 | +0.6667 |" in text
-    assert "+0.6667" in shown(pooled_comparison(together))
+def test_a_document_is_a_title_tables_and_what_must_be_read_with_them():
+    section = Section(["a", "b", "n"], [["x", "y", "1"], ["x", "z", Bold("2|3")]], "note", "Some", labels=2)
+    assert (
+        document_markdown(Document("Title", [section], ["above"], ["below", "last"]))
+        == """\
+## Title
+
+above  
+
+### Some
+
+| a | b | n |
+| --- | --- | ---: |
+| x | y | 1 |
+| x | z | **2\\|3** |
+
+note
+
+below  
+last  
+"""
+    )

@@ -81,6 +81,13 @@ def test_it_reads_what_its_parts_read():
         summed(Part(reward=Constant(space="a")), Part(reward=Constant(space="b")))
 
 
+def test_it_is_trained_on_what_its_parts_are_made_of():
+    both = summed(Part(reward=PIXEL), Part(reward=Brighter()), Part(reward=Pixel(metric="correct")))
+    assert {metric for _, metric in both.reads()} == {"light", "correct"}
+    assert ("shapes", "correct") in both.reads()
+    assert Brighter().reads() == frozenset()
+
+
 def test_only_parts_with_a_training_are_trained(tmp_path, make_policy):
     settings = summed(Part(reward=PIXEL), Part(reward=Brighter(), weight=2))
     backbone = make_policy(adapter=False).backbone

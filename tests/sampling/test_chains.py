@@ -56,7 +56,7 @@ def test_the_last_chain_may_be_shorter(make_policy):
 
 
 def test_ends_are_scored_at_their_own_time_or_one_step_noisier(make_policy):
-    for score_at, times in (("s", [551, 351, 151, 0]), ("t", [601, 401, 201, 1])):
+    for score_at, times in (("s", [551, 351, 151, 0]), ("t", [601, 401, 201, 1]), ("0", [0] * 4)):
         found = roll(make_policy(), 4, first=4, score_at=score_at)
         assert [chain.noisy.t.unique().item() for chain in found] == times
         assert all(torch.equal(c.noisy.latents, c.latents[-1].flatten(0, 1)) for c in found)

@@ -120,7 +120,7 @@ def test_reference_restores_after_an_error(make_policy, inputs):
 
 
 def test_reference_leaves_frozen_adapters_frozen(make_policy):
-    """peft makes adapters trainable when it switches them back on."""
+    """peft would make adapters trainable when it switches them back on."""
     policy = make_policy()
     policy.adapters[0].requires_grad_(False)
     with policy.reference():

@@ -72,6 +72,14 @@ def test_candidates_are_scored_at_s_or_at_t(roll, score_at, shift):
         assert fork.noisy.prompts == ["1", "-1"] * 4
 
 
+def test_candidates_may_be_scored_as_if_they_were_clean(roll):
+    """LPO's ablation: only the timestep is another, not the candidates."""
+    steps, told = roll(score_at="s")[0], roll(score_at="0")[0]
+    assert {t for fork in told for t in fork.noisy.t.tolist()} == {0}
+    for one, other in zip(steps, told, strict=True):
+        assert torch.equal(one.noisy.latents, other.noisy.latents)
+
+
 def test_deterministic_steps_make_no_forks(roll, make_policy):
     """The last step of a flow has std 0: nothing to prefer there, and no forward pass is spent on it."""
     steps, policy = roll(make_policy("flow"))

@@ -1,0 +1,82 @@
+"""Jobs on this machine: one process per slot, each slot with GPUs of its own, or with a share of the cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+from lpobench.launch.jobs import Child, Ended, Job
+from lpobench.plugin import UserError
+
+
+@dataclass
+class Local:
+    """A slot is the environment variables of the jobs that run in it."""
+
+    slots: Sequence[dict[str, str]]
+    running: dict[int, Child] = field(default_factory=dict)
+    """By slot."""
+    word: str = "started"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for child in self.running.values():
+            child.kill()
+
+    def room(self) -> bool:
+        return len(self.running) < len(self.slots)
+
+    def has(self, name: str) -> bool:
+        return False  # they end with the process that started them
+
+    def start(self, job: Job) -> None:
+        slot = next(number for number in range(len(self.slots)) if number not in self.running)
+        self.running[slot] = Child(replace(job, variables={**job.variables, **self.slots[slot]}))
+
+    def ended(self) -> list[Ended]:
+        found = {slot: ended for slot, child in self.running.items() if (ended := child.ended())}
+        for slot in found:
+            del self.running[slot]
+        return list(found.values())
+
+    def stop(self) -> None:
+        for child in self.running.values():
+            child.stop()
+
+
+def slots_for(
+    jobs: int | None, gpus: int, present: Sequence[str], cores: int, threads: int | None
+) -> list[dict[str, str]]:
+    """Environments for `jobs` jobs at a time, of `gpus` GPUs each, of those `present`. Raises UserError.
+
+    Without a number of jobs: as many as there are GPUs for, or one. `threads` of CPU each; without, a fair share of
+    the cores, unless OMP_NUM_THREADS says otherwise already.
+    """
+    most = len(present) // gpus if gpus else jobs or 1
+    count = most if jobs is None else jobs
+    if gpus and not 0 < count <= most:
+        have = f"{len(present) or 'no'} GPU{'s'[: len(present) != 1]}"
+        raise UserError(
+            f"{count or 1} job(s) of {gpus} GPU(s) at a time: {have} here; --gpus 0 runs on the CPU"
+        )
+    slots = [{"CUDA_VISIBLE_DEVICES": ",".join(present[n * gpus : (n + 1) * gpus])} for n in range(count)]
+    if not gpus:
+        slots = [{} for _ in range(count)]
+    if threads is None and count > 1 and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, cores // count)
+    return [{**slot, "OMP_NUM_THREADS": str(threads)} for slot in slots] if threads else slots
+
+
+def gpus_here() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES would call them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [name for name in map(str.strip, listed.split(",")) if name and name != "-1"]
+    from lpobench.launch.torchrun import gpus_here  # torch is imported here
+
+    return [str(number) for number in range(gpus_here())]

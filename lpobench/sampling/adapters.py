@@ -1,0 +1,17 @@
+"""Adapters that can be switched off, which makes a policy its own reference."""
+
+from torch import nn
+
+
+class Switched:
+    """What a module with adapters of its own is, too: with `adapters_on` False it is the frozen base."""
+
+    adapters_on: bool
+
+
+def switched(module: nn.Module) -> list[Switched]:
+    """All of a model's. Every parameter that is trained belongs to one."""
+    found = [part for part in module.modules() if isinstance(part, Switched)]
+    owned = {id(parameter) for part in found for parameter in part.parameters()}
+    assert all(id(p) in owned for p in module.parameters() if p.requires_grad), "an adapter has no switch"
+    return found

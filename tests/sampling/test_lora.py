@@ -1,0 +1,179 @@
+"""Our LoRA layer against peft's own: the same numbers, whatever it is asked for."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+from lpobench import registry
+from lpobench.sampling import Policy, paths
+from lpobench.sampling.adapters import switched
+from lpobench.sampling.lora import LoraLinear, reading_prompts
+
+
+def adapted(ours: bool, **changes) -> nn.Module:
+    """Two layers with an adapter that is not zero."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 8, bias=False)).requires_grad_(False)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 4, "target_modules": ["0", "2"]} | changes)
+    if ours:
+        config._register_custom_module({nn.Linear: LoraLinear})
+    torch.manual_seed(1)
+    inject_adapter_in_model(config, model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def both(**changes) -> tuple[nn.Module, nn.Module]:
+    ours, theirs = adapted(True, **changes), adapted(False, **changes)
+    assert [type(part) for part in ours.children()] != [type(part) for part in theirs.children()]
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def run(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Output, and gradients of the input and of the adapter."""
+    x = x.clone().requires_grad_()
+    output = model(x)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [output.detach(), *torch.autograd.grad(output.float().square().sum(), [x, *trained])]
+
+
+def assert_same(ours: nn.Module, theirs: nn.Module, dtype=torch.float32) -> None:
+    x = torch.randn((6, 5, 24), generator=torch.Generator().manual_seed(2)).to(dtype)
+    results = run(ours, x), run(theirs, x)
+    assert results[0][0].dtype == results[1][0].dtype
+    for mine, other in zip(*results, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("alpha", [4, 12])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_it_is_pefts_to_the_last_bit(alpha, dropout):
+    ours, theirs = both(lora_alpha=alpha, lora_dropout=dropout)
+    assert_same(ours.eval(), theirs.eval())
+
+
+def test_under_autocast_with_rounded_weights():
+    """Frozen weights in bfloat16, the adapter in float32, as a run with precision bf16 has them."""
+    for dtype in (torch.float32, torch.bfloat16):
+        models = both()
+        for model in models:
+            for parameter in model.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_same(*models, dtype)
+
+
+def test_mixed_precision_without_autocast_is_left_to_peft():
+    models = both()
+    for model in models:
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
+    assert_same(*models, torch.bfloat16)
+
+
+def test_merged_and_several_adapters_are_left_to_peft():
+    ours, theirs = both()
+    for model in (ours, theirs):
+        model[2].merge()
+        model[0].update_layer("second", 2, lora_alpha=2, config=LoraConfig(r=2, init_lora_weights=False))
+        model[0].set_adapter(["default", "second"])
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn((6, 24), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_off_it_is_the_base_and_stays_trainable():
+    ours, theirs = both()
+    x = torch.randn((3, 24), generator=torch.Generator().manual_seed(3))
+    before = ours(x)
+    for part in switched(ours):
+        part.adapters_on = False
+    assert len(switched(ours)) == 2
+    with torch.no_grad():
+        base = theirs[2].base_layer(theirs[1](theirs[0].base_layer(x)))
+        assert torch.equal(ours(x), base)
+    assert not torch.equal(before, base)
+    assert sum(p.requires_grad for p in ours.parameters()) == 4
+    for part in switched(ours):
+        part.adapters_on = True
+    assert torch.equal(ours(x), before)
+
+
+def test_an_adapter_without_a_switch_is_refused():
+    with pytest.raises(AssertionError, match="no switch"):
+        switched(adapted(False))
+
+
+def test_a_copy_has_adapters_of_its_own():
+    ours = adapted(True)
+    other = copy.deepcopy(ours)
+    for part in switched(other):
+        part.adapters_on = False
+    assert all(part.adapters_on for part in switched(ours))
+
+
+def test_a_kept_output_is_that_of_the_same_input_only():
+    layer = adapted(True)[0]
+    x, other = torch.randn((2, 3, 24), generator=torch.Generator().manual_seed(4)).unbind()
+    plain = layer(x).detach(), layer(other).detach()
+    layer.keep(True)
+    with torch.no_grad():
+        first, again = layer(x), layer(x)
+        assert again is first
+        assert torch.equal(first, plain[0])
+        assert torch.equal(layer(other), plain[1])
+        assert torch.equal(layer(x.clone()), plain[0])
+    assert layer(x).requires_grad
+    layer.keep(False)
+    with torch.no_grad():
+        assert layer(x) is not layer(x)
+
+
+def test_what_is_kept_goes_when_the_adapters_are_switched():
+    layer = adapted(True)[0]
+    x = torch.randn((3, 24), generator=torch.Generator().manual_seed(5))
+    layer.keep(True)
+    with torch.no_grad():
+        on = layer(x)
+        layer.adapters_on = False
+        off = layer(x)
+        assert torch.equal(off, layer.base_layer(x))
+        assert not torch.equal(on, off)
+        layer.adapters_on = True
+        assert torch.equal(layer(x), on)
+
+
+@torch.no_grad()
+def test_a_rollout_reads_each_prompt_once_and_comes_out_the_same():
+    """Keys and values of a prompt are made in the first step of 5, and again after the weights have changed."""
+    backbone = registry.get("backbones", "tiny-sd15")().load(torch.device("cpu"), torch.float32)
+    sampling = SimpleNamespace(num_steps=5, guidance_scale=5.0, rule="ddim", eta=1.0)
+    policy = Policy(backbone, sampling, SimpleNamespace(rank=2, alpha=None, init="gaussian"))
+    made = []
+    for layer in reading_prompts(backbone.unet):
+        layer.base_layer.register_forward_hook(lambda module, args, output: made.append(module))
+    layers = len(reading_prompts(backbone.unet))
+
+    def latents() -> torch.Tensor:
+        made.clear()
+        return paths(policy, ["a red circle", "two stars"], torch.Generator().manual_seed(0), 2).latents
+
+    for _ in range(2):
+        for parameter in policy.adapters:
+            nn.init.normal_(parameter, std=0.05)
+        plain = latents()
+        assert len(made) == 5 * layers > 0
+        with policy.rollout():
+            kept = latents()
+        assert len(made) == layers
+        assert torch.equal(kept, plain)
