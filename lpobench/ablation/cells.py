@@ -5,53 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from lpobench.ablation.definition import Ablation, Choice, find, for_backbone
-from lpobench.draft import built_in_recipes, override, parse_override
+from lpobench.ablation.definition import Ablation, find, for_backbone
+from lpobench.ablation.format import Choice
+from lpobench.ablation.options import Options, Say, resolve, words_of
+from lpobench.draft import override, parse_override
 from lpobench.plugin import MissingAsset, RewardSettings, UserError
 from lpobench.records.record import find_complete, run_name
 from lpobench.records.sweep import FOLDER, Cell, Sweep
-from lpobench.slots import DEFAULTS, SLOTS
-from lpobench.spec import RunSpec, load_spec
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `lpobench ablate` was told of all cells. The first seven are those of `lpobench run`."""
-
-    recipe: str | None = None
-    backbone: str | None = None
-    method: str | None = None
-    reward: str | None = None
-    evaluators: tuple[str, ...] | None = None
-    overrides: tuple[str, ...] = ()
-    limit: int | None = None
-    values: str | None = None
-    seeds: tuple[int, ...] | None = None
-    train_reward: bool = False
-    gpus: int | None = None
-    """More than one: passed on to every cell."""
-    out: Path = Path("results/runs")
-    usual_out: Path = Path("results/runs")
-    """Where `lpobench run` puts runs without being told."""
-    command: str = ""
-    """The command line itself."""
-
-    @property
-    def slots(self) -> dict[str, str]:
-        """The plug-ins that were named."""
-        named = {"backbone": self.backbone, "method": self.method, "reward": self.reward}
-        return {slot: name for slot, name in named.items() if name is not None}
+from lpobench.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -185,7 +153,7 @@ def _seeds(
     for seed in seeds:
         spec = resolve(options, settings, seed, say)
         training = trains(spec, wanted)
-        words = (*_words(options, settings, seed), *(("--train-reward",) if training else ()))
+        words = (*words_of(options, settings, seed), *(("--train-reward",) if training else ()))
         run = run_name(spec.id, options.limit, training)
         cell = Cell(
             label=label,
@@ -195,19 +163,11 @@ def _seeds(
             command=shlex.join(("lpobench", *words)),
             state="complete" if is_complete(options.out / run, spec) else "planned",
         )
-        alone = ("reward", "train", *_words(options, settings, seed, alone=True)[1:])
+        alone = words_of(options, settings, seed, alone=True)
         found.append(Planned(cell, spec, words, _training(spec) if training else None, alone))
         if not spec.method.trains:
             break
     return found
-
-
-def resolve(options: Options, settings: Mapping[str, JsonValue], seed: int | None, say: Say) -> RunSpec:
-    """The run that `_words` describe."""
-    slots, overrides = _split(options, settings)
-    evaluators = list(options.evaluators) if options.evaluators else None
-    flags = {**slots, "evaluators": evaluators, "seed": seed}
-    return load_spec(_recipe(options, settings), flags, overrides, say)
 
 
 def trains(spec: RunSpec, wanted: bool) -> bool:
@@ -224,10 +184,12 @@ def missing_of(spec: RunSpec, training: bool) -> MissingAsset | None:
     return None
 
 
-def is_complete(folder: Path, spec: RunSpec) -> bool:
-    """Whether there is nothing left to do. A run of a checkpoint looks itself whether that has changed."""
+def is_complete(folder: Path, spec: RunSpec, *, looked: bool = False) -> bool:
+    """Whether there is nothing left to do. Whether a run's checkpoint is still the same, the run itself has to say:
+    `looked`, it has.
+    """
     try:
-        return spec.checkpoint is None and find_complete(folder) is not None
+        return (looked or spec.checkpoint is None) and find_complete(folder) is not None
     except UserError:  # a damaged record: the run has the word
         return False
 
@@ -238,46 +200,6 @@ def label_of(ablation: Ablation, combination: Sequence[Choice]) -> str:
         return combination[0].label
     pairs = zip(ablation.dimensions, combination, strict=True)
     return ", ".join(f"{dimension.axis.label} {choice.label}" for dimension, choice in pairs)
-
-
-def _recipe(options: Options, settings: Mapping[str, JsonValue]) -> str | None:
-    """Of a method that is varied and has no recipe for the backbone: the one of the backbone's usual method."""
-    if options.recipe is not None or "method" not in settings:
-        return options.recipe
-    slots = {**DEFAULTS, **_split(options, settings)[0]}
-    usual = f"{slots['backbone']}-{DEFAULTS['method']}"
-    known = built_in_recipes()
-    return usual if f"{slots['backbone']}-{slots['method']}" not in known and usual in known else None
-
-
-def _split(options: Options, settings: Mapping[str, JsonValue]) -> tuple[dict[str, str], list[str]]:
-    """Plug-ins by slot, and everything else as it follows --set."""
-    named = {key: str(value) for key, value in settings.items() if key in SLOTS}
-    others = [override(key, value) for key, value in settings.items() if key not in SLOTS]
-    return {**options.slots, **named}, [*options.overrides, *others]
-
-
-def _words(
-    options: Options, settings: Mapping[str, JsonValue], seed: int, *, alone: bool = False
-) -> tuple[str, ...]:
-    """Of the run; `alone`: as far as the training of its reward takes them."""
-    slots, overrides = _split(options, settings)
-    recipe = _recipe(options, settings)
-    words = ["run", *(("-c", recipe) if recipe else ())]
-    for slot, name in slots.items():
-        words += [f"--{slot}", name]
-    if options.evaluators and not alone:
-        words += ["--evaluators", ",".join(options.evaluators)]
-    for text in overrides:
-        words += ["--set", text]
-    words += ["--seed", str(seed)]
-    if options.limit is not None and not alone:
-        words += ["--limit", str(options.limit)]
-    if (options.gpus or 0) > 1:
-        words += ["--gpus", str(options.gpus)]
-    if options.out != options.usual_out:
-        words += ["--out", str(options.out)]
-    return tuple(words)
 
 
 def _training(spec: RunSpec) -> str:

@@ -123,12 +123,13 @@ class Drive:
     def _end(self, ended: Ended, stop: StopFlag) -> None:
         task = self.running.pop(ended.name)
         planned = task.planned
-        if planned and is_complete(self.out / planned.cell.run, planned.spec):
+        good = ended.code == 0
+        if planned and is_complete(self.out / planned.cell.run, planned.spec, looked=good):
             return self._complete(task, f"complete after {task.took}")
-        if ended.code == 0 and planned is None:
+        if good and planned is None:
             self.succeeded.add(ended.name)
             return self._say(task, f"ready after {task.took}")
-        if ended.code == SAVED or (stop.requested and ended.code != 0):
+        if ended.code == SAVED or (stop.requested and not good):
             self._say(task, "interrupted; it goes on from where it was")
             return self._drop(task, None)
         if planned and not stop.requested and in_use(self.out / planned.cell.run):

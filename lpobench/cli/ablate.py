@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lpobench.ablation.cells import Options, Plan, plan
-from lpobench.ablation.definition import built_in, titles
-from lpobench.ablation.drive import PROGRAM, Drive, name_of_cell
 from lpobench.cli import options
 from lpobench.cli.exits import Exit
 from lpobench.cli.output import check_writable, columns, heading, say, show, show_json
 from lpobench.draft import parse_override
-from lpobench.launch.jobs import Launcher
 from lpobench.plugin import UserError
-from lpobench.records.sweep import Sweep
+
+if TYPE_CHECKING:
+    from lpobench.ablation.cells import Plan
+    from lpobench.launch.jobs import Launcher
+    from lpobench.records.sweep import Sweep
 
 
 def _names(incomplete: str) -> list[str]:
+    from lpobench.ablation.definition import built_in
+
     return [name for name in built_in() if name.startswith(incomplete)]
 
 
@@ -87,6 +90,10 @@ def ablate(
     """
     if name is None:
         return _list(as_json)
+    from lpobench.ablation import drive
+    from lpobench.ablation.cells import plan
+    from lpobench.ablation.options import Options
+
     chosen = Options(
         recipe=recipe,
         backbone=backbone,
@@ -113,7 +120,7 @@ def ablate(
     check_writable(out)
     where = _launcher(launcher, planned, out, jobs, gpus, cpus, address, slurm)
     _announce(planned, launcher)
-    sweep = Drive(planned, out, where, say, PROGRAM).run()
+    sweep = drive.Drive(planned, out, where, say, drive.PROGRAM).run()
     return _conclude(sweep, out, as_json)
 
 
@@ -138,24 +145,20 @@ def _launcher(
     for flag, given, owner in (("--address", address, "ray"), ("--slurm", slurm, "slurm")):
         if given and name != owner:
             raise UserError(f"{flag} is for --launcher {owner}, not {name}")
+    on_cpu = gpus == 0 or planned.cells[0].spec.device in ("cpu", "mps")
     if name == "ray":
         from lpobench.launch.on_ray import OnRay
 
-        return OnRay(address, cpus=cpus, gpus=gpus or 0, limit=jobs)
+        return OnRay(address, cpus=cpus, gpus=0 if on_cpu else gpus, limit=jobs)
     if name == "slurm":
         from lpobench.launch.on_slurm import OnSlurm
 
-        return OnSlurm(
-            out / planned.folder / "slurm", _pairs(slurm or []), cpus=cpus, gpus=gpus or 0, limit=jobs
-        )
-    import os
-
+        folder = out / planned.folder / "slurm"
+        return OnSlurm(folder, _pairs(slurm or []), cpus=cpus, gpus=gpus, limit=jobs)
     from lpobench.launch.local import Local, gpus_here, slots_for
 
-    on_cpu = gpus == 0 or planned.cells[0].spec.device in ("cpu", "mps")
     present = [] if on_cpu else gpus_here()
-    each = gpus if gpus is not None else 1 if present else 0
-    return Local(slots_for(jobs, each, present, os.cpu_count() or 1, cpus))
+    return Local(slots_for(jobs, gpus, present, os.cpu_count() or 1, cpus))
 
 
 def _pairs(texts: list[str]) -> dict[str, Any]:
@@ -167,6 +170,8 @@ def _pairs(texts: list[str]) -> dict[str, Any]:
 
 
 def _list(as_json: bool) -> None:
+    from lpobench.ablation.definition import titles
+
     known = titles()
     if as_json:
         return show_json({"ablations": known})
@@ -179,6 +184,8 @@ def _list(as_json: bool) -> None:
 
 def _plan(planned: Plan, as_json: bool) -> None:
     """The cells, what is complete, and the commands."""
+    from lpobench.ablation.drive import name_of_cell
+
     sweep = planned.sweep
     missing = str(planned.missing) if planned.missing else None
     if as_json:
@@ -206,7 +213,7 @@ def _shared(planned: Plan) -> list[str]:
 
 
 def _about(sweep: Sweep) -> None:
-    show(f"# {sweep.name}: {sweep.title}")
+    show(f"# {sweep.heading}")
     if sweep.source:
         show(f"# {sweep.source}")
     show(f"# sweep {sweep.id}")
@@ -235,6 +242,8 @@ def _show_tables(sweep: Sweep, out: Path) -> None:
 
 def _conclude(sweep: Sweep, out: Path, as_json: bool) -> None:
     """The table, and what failed."""
+    from lpobench.ablation.drive import name_of_cell
+
     failed = [cell for cell in sweep.cells if cell.state == "failed"]
     if as_json:
         show_json(sweep.model_dump(mode="json"))

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from lpobench import registry
-from lpobench.ablation.definition import titles
 from lpobench.cli.options import Json
 from lpobench.cli.output import columns, heading, show, show_json
 from lpobench.data import assets
@@ -24,6 +23,8 @@ SECTIONS = {"sampling": SamplingSettings, "lora": LoraSettings, "train": TrainSe
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Kind -> name -> one line about it."""
+    from lpobench.ablation.definition import titles
+
     plugins = {kind: {name: _summary(kind, name) for name in registry.names(kind)} for kind in registry.KINDS}
     recipes = {
         name: _first_comment(path.read_text(encoding="utf-8")) for name, path in built_in_recipes().items()

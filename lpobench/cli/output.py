@@ -59,9 +59,7 @@ def to_toml(values: Mapping[str, Any], table: str = "") -> str:
     """Nested values as TOML that a recipe can hold; None is spelt "none", an absent slot is left out."""
     plain = {key: value for key, value in values.items() if not _is_table(value)}
     lines = [
-        f"{toml_key(key)} = {toml_value(value)}"
-        for key, value in plain.items()
-        if table or value is not None
+        f"{toml_key(key)} = {toml_value(value)}" for key, value in plain.items() if table or value is not None
     ]
     for key, value in values.items():
         name = f"{table}.{key}" if table else key

@@ -13,7 +13,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lpobench import registry
-from lpobench.ablation.definition import built_in
 from lpobench.cli.list import SECTIONS
 from lpobench.cli.options import Json
 from lpobench.cli.output import heading, show, show_json, to_toml
@@ -40,6 +39,8 @@ def show_name(
 
     Where two kinds share a name, put the kind in front: methods/NAME.
     """
+    from lpobench.ablation.definition import built_in
+
     if name in built_in_recipes() or name.endswith(".toml") or Path(name).is_file():
         spec = load_spec(name)
         document = spec.model_dump(mode="json")
@@ -65,6 +66,8 @@ def _find(name: str) -> tuple[str, type[Settings], str]:
     """Kind, class and short name of a plug-in or section."""
     known: dict[str, tuple[str, str]] = {f"sections/{section}": ("sections", section) for section in SECTIONS}
     known |= {f"{kind}/{short}": (kind, short) for kind in registry.KINDS for short in registry.names(kind)}
+    from lpobench.ablation.definition import built_in
+
     found = [full for full, (_, short) in known.items() if name in (full, short)]
     if len(found) > 1:
         raise UserError(f'"{name}" is the name of several things; say which: {", ".join(found)}')

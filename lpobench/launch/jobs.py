@@ -21,7 +21,8 @@ from lpobench.launch.environment import PARENT, death
 
 SAVED = 75
 """Exit code of a command that was told to stop, has saved and can go on."""
-UNEXPECTED = "error: unexpected"
+ERROR = "error: "
+UNEXPECTED = f"{ERROR}unexpected"
 """What the last line of a crash begins with; the line before says what it was."""
 TAIL = 16_384
 PAUSE = 0.2
@@ -136,12 +137,13 @@ def perform(job: Job) -> Ended:
 
 
 def last_line(log: Path, start: int = 0) -> str:
-    """The last thing that was said in a log after `start`; of a crash, the error and not the advice below it."""
+    """The last error that was told in a log after `start`, or else the last line; of a crash, what it was."""
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(start, size - TAIL))
         text = file.read().decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and lines[-1].startswith(UNEXPECTED):
-        lines.pop()
-    return lines[-1].removeprefix("error: ") if lines else ""
+    told = [place for place, line in enumerate(lines) if line.startswith(ERROR)]
+    place = told[-1] if told else len(lines) - 1
+    place -= place > 0 and lines[place].startswith(UNEXPECTED)
+    return lines[place].removeprefix(ERROR) if lines else ""

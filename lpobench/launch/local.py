@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -50,13 +52,16 @@ class Local:
 
 
 def slots_for(
-    jobs: int | None, gpus: int, present: Sequence[str], cores: int, threads: int | None
+    jobs: int | None, gpus: int | None, present: Sequence[str], cores: int, threads: int | None
 ) -> list[dict[str, str]]:
     """Environments for `jobs` jobs at a time, of `gpus` GPUs each, of those `present`. Raises UserError.
 
-    Without a number of jobs: as many as there are GPUs for, or one. `threads` of CPU each; without, a fair share of
-    the cores, unless OMP_NUM_THREADS says otherwise already.
+    Without a number of jobs: as many as there are GPUs for, or one. Without one of GPUs: one each where there are any;
+    0 hides them. `threads` of CPU each; without, a fair share of the cores, unless OMP_NUM_THREADS says otherwise
+    already.
     """
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if gpus == 0 else {}
+    gpus = min(1, len(present)) if gpus is None else gpus
     most = len(present) // gpus if gpus else jobs or 1
     count = most if jobs is None else jobs
     if gpus and not 0 < count <= most:
@@ -66,7 +71,7 @@ def slots_for(
         )
     slots = [{"CUDA_VISIBLE_DEVICES": ",".join(present[n * gpus : (n + 1) * gpus])} for n in range(count)]
     if not gpus:
-        slots = [{} for _ in range(count)]
+        slots = [dict(hidden) for _ in range(count)]
     if threads is None and count > 1 and "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, cores // count)
     return [{**slot, "OMP_NUM_THREADS": str(threads)} for slot in slots] if threads else slots
@@ -77,6 +82,7 @@ def gpus_here() -> list[str]:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return [name for name in map(str.strip, listed.split(",")) if name and name != "-1"]
-    from lpobench.launch.torchrun import gpus_here  # torch is imported here
-
-    return [str(number) for number in range(gpus_here())]
+    # in a process of its own: a sweep may take days, and needs no torch
+    script = "from lpobench.launch.torchrun import gpus_here; print(gpus_here())"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return [str(number) for number in range(int(found.stdout))]

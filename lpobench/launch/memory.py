@@ -45,15 +45,16 @@ def free() -> None:
 
 
 def keep_freed() -> bool:
-    """Have glibc keep what tensors on the CPU free, up to 2 GiB, and not only what is smaller than 32 MiB.
+    """Have glibc keep up to 2 GiB of what tensors on the CPU free, as long as they are below 32 MiB each.
 
-    Otherwise every larger tensor of every step is asked of the kernel, which fills it with zeros first. Whether
-    it was done: there is another C library, and a choice made in the environment stands.
+    By itself it keeps 64 MiB at most: what a step needs beyond is asked of the kernel again, which fills it with
+    zeros first, at every step. Larger tensors still are, so that none leaves a hole behind. Whether it was done:
+    there are other C libraries, and a choice made in the environment stands.
     """
     if platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in CHOSEN):
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(MMAP_THRESHOLD, 2**30) and libc.mallopt(TRIM_THRESHOLD, 2**31 - 1))
+    return bool(libc.mallopt(MMAP_THRESHOLD, 2**25) and libc.mallopt(TRIM_THRESHOLD, 2**31 - 1))
 
 
 def fitted(attempt: Callable[[], T], halve: Callable[[], None]) -> T:

@@ -20,7 +20,7 @@ STORE = 2**27
 
 
 class OnRay:
-    """A job is a task that starts the job's process and waits for it."""
+    """A job is a task that starts the job's process and waits for it. `gpus` None: one where the cluster has any."""
 
     word = "submitted"
 
@@ -29,7 +29,7 @@ class OnRay:
         address: str | None = None,
         *,
         cpus: int | None = None,
-        gpus: float = 0,
+        gpus: int | None = None,
         limit: int | None = None,
     ) -> None:
         self.address, self.cpus, self.gpus, self.limit = address, cpus or 1, gpus, limit
@@ -40,12 +40,14 @@ class OnRay:
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
         here = {} if self.address else {"include_dashboard": False, "object_store_memory": STORE}
         try:
-            self.ray.init(self.address, log_to_driver=False, logging_level="ERROR", **here)
+            self.ray.init(self.address or "local", log_to_driver=False, logging_level="ERROR", **here)
         except ConnectionError as error:
             raise UserError(f"no Ray cluster at {self.address}: {str(error).splitlines()[0]}") from None
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        if self.gpus is None:
+            self.gpus = 1 if self.ray.cluster_resources().get("GPU") else 0
         self._check_room()
         self.task = self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(perform)
         return self
@@ -89,17 +91,15 @@ class OnRay:
         if not any(node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus for node in nodes):
             have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
             self.ray.shutdown()
-            raise UserError(
-                f"no node has {self.cpus} CPUs and {self.gpus:g} GPUs for a cell; there is: {have}"
-            )
+            raise UserError(f"no node has {self.cpus} CPUs and {self.gpus} GPUs for a cell; there is: {have}")
 
 
 def _ray() -> ModuleType:
-    """Ray, told to leave things alone: it would send the working folder to its workers under `uv run`, hide GPUs from
-    what asks for none, and give workers what other processes leave of the CPU.
+    """Ray, told not to send the working folder to its workers under `uv run`, to hide GPUs from what asks for none, and
+    to give workers more of the CPU than other processes leave.
     """
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray

@@ -22,7 +22,9 @@ A_DAY = 24 * 60
 
 
 class OnSlurm:
-    """`folder` keeps submitit's files and which job is whose; `options` are those of submitit's update_parameters."""
+    """`folder` keeps submitit's files and which job is whose; `options` are those of submitit's update_parameters.
+    Without numbers of `cpus` and `gpus`, the cluster's own defaults hold.
+    """
 
     word = "submitted"
 
@@ -32,14 +34,15 @@ class OnSlurm:
         options: Mapping[str, Any],
         *,
         cpus: int | None = None,
-        gpus: int = 0,
+        gpus: int | None = None,
         limit: int | None = None,
     ) -> None:
         self.folder, self.limit = folder, limit
         self.cluster = str(options.get("cluster", "slurm"))
-        defaults = {"timeout_min": A_DAY, "tasks_per_node": 1, "nodes": 1, "gpus_per_node": gpus}
-        chosen = {key: value for key, value in options.items() if key != "cluster"}
-        self.options = defaults | ({"cpus_per_task": cpus} if cpus else {}) | chosen
+        defaults = {"timeout_min": A_DAY, "tasks_per_node": 1, "nodes": 1}
+        asked = {"cpus_per_task": cpus, "gpus_per_node": gpus}
+        given = {key: value for key, value in asked.items() if value is not None}
+        self.options = defaults | given | {key: value for key, value in options.items() if key != "cluster"}
         self.running: dict[str, Any] = {}
         """Submitit's jobs, by name."""
 

@@ -66,8 +66,8 @@ class Environment(Settings):
     git: Git | None
     gpu: dict[str, str] = Field(default_factory=dict)
     """Driver, clocks in MHz, power limit in W, temperature; as nvidia-smi says before anything was loaded."""
-    tf32: bool = False
-    """Whether float32 matrix products may round to TF32."""
+    tf32: tuple[str, ...] = ()
+    """What of float32 arithmetic may round to TF32."""
     others: float | None = None
     """Share of all cores that other processes used while this measured; None: not known."""
     busy: bool = False
@@ -93,7 +93,6 @@ class Measurement(Settings):
     ratios: dict[str, Ratio] = Field(default_factory=dict)
     numbers: dict[str, float] = Field(default_factory=dict)
     """What is neither time nor work."""
-    notes: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """The command line, from the verb on."""
 

@@ -74,6 +74,11 @@ class Sweep(Settings):
     folder: Path | None = Field(default=None, exclude=True)
     """Where it was read from or written to."""
 
+    @property
+    def heading(self) -> str:
+        """Its name, and its title where it has one."""
+        return f"{self.name}: {self.title}" if self.title else self.name
+
     @model_validator(mode="before")
     @classmethod
     def _read_none(cls, values: object) -> object:

@@ -34,7 +34,7 @@ def sweep_comparisons(sweep: Sweep, records: Mapping[str, RunRecord]) -> list[Co
 
 def sweep_document(sweep: Sweep, comparison: Comparison, meanings: Mapping[str, str]) -> Document:
     """Its tables, under the ablation's title."""
-    title = f"Ablation {sweep.name}: {sweep.title}"
+    title = f"Ablation {sweep.heading}"
     made = comparison_document(comparison, meanings, title, labels_of(sweep, comparison))
     source = [" ".join(sweep.source.split())] if sweep.source else []
     return Document(
@@ -53,7 +53,7 @@ def labels_of(sweep: Sweep, comparison: Comparison) -> Labels:
         "reward": lambda row: row.reward,
     }
     for name, text in named.items():
-        if len({text(row) for row in comparison.rows if not row.is_base}) > 1:
+        if name not in columns and len({text(row) for row in comparison.rows if not row.is_base}) > 1:
             columns[name] = text
     columns["seeds"] = lambda row: str(len(row.seeds)) if row.seeds else ""
     return Labels(columns)

@@ -30,7 +30,7 @@ def header(found: Measurement) -> list[str]:
         *_settings(found),
         *environment(where),
     ]
-    return [*lines, *found.notes]
+    return lines
 
 
 def environment(where: Environment) -> list[str]:
@@ -39,7 +39,8 @@ def environment(where: Environment) -> list[str]:
         f"{name} {where.versions[name]}" for name in ("torch", "diffusers") if name in where.versions
     )
     gpu = "".join(f", {name} {value}" for name, value in where.gpu.items())
-    lines = [f"on {where.device} ({where.processor}, {where.cores} cores){gpu}; {versions}"]
+    tf32 = f"; fp32 {' and '.join(where.tf32)} in TF32" if where.tf32 else ""
+    lines = [f"on {where.device} ({where.processor}, {where.cores} cores){gpu}; {versions}{tf32}"]
     if where.device.startswith("cpu"):
         lines.append("timed on a CPU: indicative only")
     if where.busy:

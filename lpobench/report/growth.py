@@ -35,7 +35,14 @@ def _figure(found: Measurement) -> Figure:
         panel.set_xticks(values, [str(value) for value in values])
         panel.xaxis.set_minor_locator(NullLocator())
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(FuncFormatter(_some))
         time, slope = (found.numbers[f"{axis}: exponent of {what}"] for what in ("time", "work"))
-        drawing.tidy(panel, f"{axis}: exponents {time:.2f}, {slope:.2f} of the work")
+        drawing.tidy(panel, f"{axis}: time to the {time:.2f}, work to the {slope:.2f}")
+        panel.tick_params(which="minor", labelsize=8)
     drawing.legend(figure, panels[0])
     return figure
+
+
+def _some(value: float, _: int) -> str:
+    """Labels of two more ticks in a decade."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

@@ -52,8 +52,9 @@ class LoraLinear(Linear, Switched):
             return super().forward(x)
         if not isinstance(self.lora_dropout[name], nn.Identity):
             return super().forward(x)
-        change = up(down(x))
-        return base(x).add_(change if scale == 1 else change * scale)
+        # base first, as peft has it: gradients of x are summed in the order of the calls
+        result, change = base(x), up(down(x))
+        return result.add_(change if scale == 1 else change * scale)
 
 
 def reading_prompts(denoiser: nn.Module) -> list[LoraLinear]:

@@ -67,7 +67,7 @@ class Policy:
         self.latent_dtype = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
         self.calls = self.rows = self.decodes = 0
         self.shard: tuple[int, int] = (0, 1)
-        self._reference_depth = 0
+        self._reference_depth, self._rolling_out = 0, False
         self._encoded: dict[str, Conditioning] = {}
         self._remembered: dict[str, Conditioning] = {}
         self._last: tuple[list[str], Conditioning | None] = ([], None)
@@ -94,7 +94,7 @@ class Policy:
         if self.guidance_scale == 1.0:
             output = self.predict(latents, t, prompts)
         else:
-            with self._once.of_halves():
+            with self._once.of_halves(self._rolling_out):
                 both = self.predict(latents.repeat(2, 1, 1, 1), t.repeat(2), [""] * len(prompts) + prompts)
             negative, positive = both.chunk(2)
             output = negative + self.guidance_scale * (positive - negative)
@@ -166,14 +166,16 @@ class Policy:
 
     @contextmanager
     def rollout(self) -> Iterator[None]:
-        """Inside, no weight changes: what attention reads of the prompts is made once, not at every step."""
-        for layer in self._reading_prompts:
-            layer.keep(True)
+        """Inside, no weight changes and no gradient is wanted, and so nothing is made twice: what attention reads of
+        the prompts is made in the first step only, what no prompt has a part in for one half of a guided batch.
+
+        A loss is no place for it: policy and reference have to do the same, to the last bit.
+        """
+        self._roll(True)
         try:
             yield
         finally:
-            for layer in self._reading_prompts:
-                layer.keep(False)
+            self._roll(False)
 
     def std_range(self, num_steps: int | None = None) -> tuple[float, float]:
         """Smallest and largest std of a sampling run's stochastic steps."""
@@ -183,6 +185,11 @@ class Policy:
                 f"every {self.rule} step at eta {self.eta} is deterministic; training needs eta > 0"
             )
         return min(stochastic), max(stochastic)
+
+    def _roll(self, on: bool) -> None:
+        self._rolling_out = on
+        for layer in self._reading_prompts:
+            layer.keep(on)
 
     def _switch(self) -> None:
         """Adapters on, unless this is the reference now."""

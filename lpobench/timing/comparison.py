@@ -2,65 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from lpobench.launch import memory
 from lpobench.learning import StepPairs
+from lpobench.prepare import device_of, dtype_of
 from lpobench.records.bench import Measurement, Ratio, Timing
-from lpobench.sampling import Policy, stochastic_steps
+from lpobench.sampling import Noisy, Policy, stochastic_steps
+from lpobench.slots import name_of
 from lpobench.spec import RunSpec
+from lpobench.timing.environment import Watch
 from lpobench.timing.phases import flops_of
 from lpobench.timing.released import ReleasedWay, check, loss, reference_of
 from lpobench.timing.stopwatch import Action, Effort, Rounds, in_turns, ratio
-from lpobench.timing.workload import Workload, workload
+from lpobench.timing.workload import LESS, Workload, workload
 
 TRAINING, ROLLOUT, ITERATION = "training step", "rollout", "whole iteration"
 RELEASED, OURS = "released", "ours"
 KEPT = (0.2, 0.35, 0.5, 0.75, 1.0)
 """Shares of a round's pairs that are sure, for which a whole iteration is told: what LPO kept is not published."""
-MOVED = 1e-2
+MOVED = 3e-4
 """Std of what is added to the adapters before gradients are compared: at their start half of them are 0."""
 
 
+class Flat:
+    """A reward that says nothing: rows to train on need none, since their scores are replaced."""
+
+    latent_space: str | None = None
+    differentiable = False
+
+    def score(self, noisy: Noisy) -> Float[Tensor, " n"]:
+        return torch.zeros(len(noisy.latents), device=noisy.latents.device)
+
+
 def compared(spec: RunSpec, effort: Effort, *, allow_busy: bool = False) -> Measurement:
-    """Both ways on the same parts, rows and prompts. Raises UserError."""
+    """Both ways on the same parts, rows and prompts. Raises UserError.
+
+    The reward is loaded when the released reference is gone: the two are never in memory together.
+    """
     check(spec)
-    with workload(spec, allow_busy=allow_busy) as load:
-        released = ReleasedWay(load)
-        train = spec.train
-        rows = load.rows(train.minibatch * train.gradient_accumulation)
-        rounds: dict[str, dict[str, Rounds]] = {}
-        flops: dict[str, int] = {}
-        with reference_copy(load) as reference:
-            difference = gradient_difference(load, reference, rows)
-            pair = {RELEASED: released.update(reference, rows), OURS: load.update(rows)}
-            rounds[TRAINING], work = _taken(TRAINING, pair, load, effort)
+    device, train = device_of(spec), spec.train
+    watch = Watch(device, allow_busy=allow_busy)
+    rounds: dict[str, dict[str, Rounds]] = {}
+    with memory.explained(f"timing {name_of(spec.backbone)}", LESS):
+        backbone = spec.backbone.load(device, dtype_of(spec))
+        with workload(spec, parts=(backbone, Flat()), release=False) as load:
+            rounds[TRAINING], flops, difference = _training(load, effort)
+        memory.free()
+        reward = spec.reward.load(backbone, device, dtype_of(spec))
+        with workload(spec, parts=(backbone, reward), release=False) as load:
+            released = ReleasedWay(load)
+            pair = {RELEASED: released.collect, OURS: load.collect}
+            rounds[ROLLOUT], work = _taken(ROLLOUT, pair, load, effort)
             flops |= work
-        pair = {RELEASED: released.collect, OURS: load.collect}
-        rounds[ROLLOUT], work = _taken(ROLLOUT, pair, load, effort)
-        flops |= work
-        per_round = len(stochastic_steps(load.policy, spec.method.timestep_range)) * train.prompts_per_round
-        updates = {kept: kept * per_round / len(rows) for kept in KEPT}
-        again = released.encoding_flops() / flops[f"{ROLLOUT}, {RELEASED}"]
-        numbers = {
+            steps = stochastic_steps(load.policy, spec.method.timestep_range)
+            again = released.encoding_flops() / flops[f"{ROLLOUT}, {RELEASED}"]
+            setup, unit = load.setup(), load.unit_flops()
+    per_round = len(steps) * train.prompts_per_round
+    per_update = train.minibatch * train.gradient_accumulation
+    return Measurement(
+        verb="compare",
+        setup=setup,
+        environment=watch.environment(),
+        timings=_timings(rounds),
+        flops=flops,
+        unit_flops=unit,
+        ratios=_ratios(rounds, {kept: kept * per_round / per_update for kept in KEPT}),
+        numbers={
             "relative difference of gradients": difference,
             "pairs per round, if all are sure": per_round,
             "share of the released round that encodes texts again": again,
-        }
-        return Measurement(
-            verb="compare",
-            setup=load.setup(),
-            environment=load.environment(),
-            timings=_timings(rounds),
-            flops=flops,
-            unit_flops=load.unit_flops(),
-            ratios=_ratios(rounds, updates),
-            numbers=numbers,
-        )
+        },
+    )
+
+
+def _training(load: Workload, effort: Effort) -> tuple[dict[str, Rounds], dict[str, int], float]:
+    """Rounds and work of an update, and how far the gradients are apart. Nothing is held when this returns."""
+    train = load.spec.train
+    rows = load.rows(train.minibatch * train.gradient_accumulation)
+    reference = reference_of(load.policy, load.spec)
+    difference = gradient_difference(load, reference, rows)
+    pair = {RELEASED: ReleasedWay(load).update(reference, rows), OURS: load.update(rows)}
+    return *_taken(TRAINING, pair, load, effort), difference
 
 
 def _taken(
@@ -83,17 +110,6 @@ def _ratios(rounds: dict[str, dict[str, Rounds]], updates: dict[float, float]) -
     return found
 
 
-@contextmanager
-def reference_copy(load: Workload) -> Iterator[Policy]:
-    """The released reference, whose memory is free again afterwards."""
-    held = [reference_of(load.policy, load.spec)]
-    try:
-        yield held[0]
-    finally:
-        held.clear()
-        memory.free()
-
-
 def gradient_difference(load: Workload, reference: Policy, rows: StepPairs) -> float:
     """Norm of the difference of the two ways' gradients over the norm of one, with adapters off their start."""
     adapters = load.policy.adapters
@@ -114,7 +130,7 @@ def gradient_difference(load: Workload, reference: Policy, rows: StepPairs) -> f
 
 
 def relative_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Norm of a - b over the norm of b, all tensors together."""
+    """Norm of a - b over the norm of b, all tensors together; over 1 where b is 0."""
     apart = sum(float((x - y).double().square().sum()) for x, y in zip(a, b, strict=True))
     size = sum(float(y.double().square().sum()) for y in b)
-    return (apart / size) ** 0.5
+    return (apart / (size or 1.0)) ** 0.5

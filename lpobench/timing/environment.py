@@ -16,6 +16,7 @@ from lpobench.conclude import device_name
 from lpobench.plugin import UserError
 from lpobench.records import provenance
 from lpobench.records.bench import Environment
+from lpobench.timing.peaks import rounds_to_tf32
 
 SHARE_OF_OTHERS = 0.1
 """Of all cores; above, the machine counts as busy."""
@@ -56,7 +57,7 @@ class Watch:
             versions=provenance.versions(),
             git=provenance.git_state(),
             gpu=self.gpu,
-            tf32=torch.backends.cuda.matmul.allow_tf32,
+            tf32=rounds_to_tf32() if self.device.type == "cuda" else (),
             others=others,
             busy=self.gpu_busy or others > SHARE_OF_OTHERS,
         )

@@ -32,7 +32,7 @@ JUDGED = 8
 def estimate(spec: RunSpec, *, train_reward: bool = False) -> Estimate:
     """Load the run's parts, time them, and add up. Raises UserError where the run could not be made here."""
     began = time.perf_counter()
-    with workload(spec, allow_busy=True) as load:
+    with workload(spec, allow_busy=True, release=False) as load:
         loaded = time.perf_counter() - began
         calibration = Calibration(load)
         unit = load.unit_flops()

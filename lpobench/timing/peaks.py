@@ -21,12 +21,21 @@ PEAKS: dict[str, dict[str, float]] = {
 """Part of the device's name -> TFLOP/s by precision; the first part that is in the name counts."""
 
 
+def rounds_to_tf32() -> tuple[str, ...]:
+    """What of float32 arithmetic may be done in TF32 on a GPU: torch's defaults allow it in convolutions."""
+    allowed = {
+        "convolutions": torch.backends.cudnn.allow_tf32,
+        "matrix products": torch.get_float32_matmul_precision() != "highest",
+    }
+    return tuple(name for name, allows in allowed.items() if allows)
+
+
 def peak_flops(device: torch.device, precision: str) -> float | None:
     """FLOP/s the device can do at most in this precision; None where that is not known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
     found = next((peaks for part, peaks in PEAKS.items() if part in name), {})
-    if precision == "fp32" and torch.backends.cuda.matmul.allow_tf32:
+    if precision == "fp32" and rounds_to_tf32():
         precision = "tf32"
     return found[precision] * TERA if precision in found else None

@@ -196,16 +196,14 @@ class Choice:
 
 def parameters_of(reward: RewardModel) -> int:
     """Of the networks it holds, itself or one level below; what it shares with the denoiser counts too."""
-    held = [reward, *(part for part in vars(reward).values() if hasattr(part, "__dict__"))]
-    found = {id(part): part for holder in held for part in networks(holder)}
-    seen = {id(p): p.numel() for module in found.values() for p in module.parameters()}
-    return sum(seen.values())
+    holders = [reward, *_attributes(reward)]
+    modules = [part for holder in holders for part in (holder, *_attributes(holder))]
+    found = [module for module in modules if isinstance(module, nn.Module)]
+    return sum({id(p): p.numel() for module in found for p in module.parameters()}.values())
 
 
-def networks(holder: object) -> list[nn.Module]:
-    """Modules among an object's attributes, or the object if it is one."""
-    if isinstance(holder, nn.Module):
-        return [holder]
-    if isinstance(holder, Policy):
+def _attributes(holder: object) -> list[object]:
+    """Of an object that has any, and is no network or policy itself."""
+    if isinstance(holder, nn.Module | Policy):
         return []
-    return [part for part in vars(holder).values() if isinstance(part, nn.Module)]
+    return list(getattr(holder, "__dict__", {}).values())

@@ -52,7 +52,7 @@ def growth(
         for value in at:
             chosen, name = changed(spec, axis, value), f"{axis} {value}"
             parts = load_parts(chosen) if axis == "resolution" else (backbone, reward)
-            with workload(chosen, parts=parts) as load:
+            with workload(chosen, parts=parts, release=False) as load:
                 timings[name] = measure(load.collect, load.device, effort)
                 flops[name] = flops_of(load.collect)
                 unit = unit or load.unit_flops()

@@ -164,6 +164,13 @@ class _Clock:
         self.note_peak()
 
 
+def waited_clock() -> float:
+    """Seconds, once the GPU, if there is one, has done what it was given: a timer for pytest-benchmark."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":

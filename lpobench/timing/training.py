@@ -16,8 +16,10 @@ def rollout_costs(spec: RunSpec, effort: Effort, *, allow_busy: bool = False) ->
     """One round of rows: `train.prompts_per_round` prompts, encoded before. Raises UserError."""
     with workload(spec, allow_busy=allow_busy) as load:
         texts = prompts(spec.train.prompts_per_round)
-        encoding = lambda: load.backbone.encode_prompt(texts)
-        encode, name = measure(encoding, load.device, effort), f"{ENCODE}, {len(texts)} prompts, once"
+        timings, flops = {}, {}
+        if not spec.backbone.releases_text_encoders:
+            name, encode = f"{ENCODE}, {len(texts)} prompts, once", lambda: load.backbone.encode_prompt(texts)
+            timings[name], flops[name] = measure(encode, load.device, effort), flops_of(encode)
         timing = measure(load.collect, load.device, effort)
         parts = split(load.collect, load.watched, load.device)
         found = _measured("rollout", load, ROLLOUT, timing, parts)
@@ -26,13 +28,8 @@ def rollout_costs(spec: RunSpec, effort: Effort, *, allow_busy: bool = False) ->
             "prompts per second": spec.train.prompts_per_round / timing.median,
             "share of bookkeeping": parts[BOOKKEEPING].seconds / sum(p.seconds for p in parts.values()),
         }
-        return found.model_copy(
-            update={
-                "timings": {**found.timings, name: encode},
-                "flops": {**found.flops, name: flops_of(encoding)},
-                "numbers": {**found.numbers, **numbers},
-            }
-        )
+        more = {"timings": timings, "flops": flops, "numbers": numbers}
+        return found.model_copy(update={name: getattr(found, name) | new for name, new in more.items()})
 
 
 def step_costs(spec: RunSpec, effort: Effort, *, allow_busy: bool = False) -> Measurement:

@@ -200,11 +200,16 @@ class Workload:
 
 @contextmanager
 def workload(
-    spec: RunSpec, *, allow_busy: bool = False, parts: tuple[Backbone, RewardModel | None] | None = None
+    spec: RunSpec,
+    *,
+    allow_busy: bool = False,
+    release: bool = True,
+    parts: tuple[Backbone, RewardModel | None] | None = None,
 ) -> Iterator[Workload]:
     """A run's parts, loaded, or those given, from which the adapter is taken again. Raises UserError.
 
-    Nothing is written but to a folder that is gone afterwards.
+    With `release`, text encoders are freed where the run would free them. Nothing is written but to a folder that is
+    gone afterwards.
     """
     device = device_of(spec)
     watch = Watch(device, allow_busy=allow_busy or parts is not None)
@@ -213,6 +218,9 @@ def workload(
         reward = None if live is None else Decisive(live)
         policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
         spec.method.check(policy, reward)
+        if release and spec.backbone.releases_text_encoders:
+            policy.remember(["", *prompts(max(PROMPTS, spec.train.prompts_per_round))])
+            backbone.release_text_encoders()
         yield Workload(spec, policy, reward, watch, Path(folder))
         if parts is not None and policy.adapters:
             backbone.denoiser.unload_lora()

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from lpobench.ablation.cells import Options, plan
+from lpobench.ablation.cells import is_complete, plan
 from lpobench.ablation.definition import built_in
+from lpobench.ablation.options import Options
 from lpobench.cli import main
 from lpobench.plugin import MissingAsset, UserError
 
@@ -175,3 +176,12 @@ def test_gpus_of_a_cell_are_passed_on():
     options = Options(gpus=2, values="500")
     assert plan("beta", options, print).cells[0].words[-2:] == ("--gpus", "2")
     assert "--gpus" not in plan("beta", replace(options, gpus=1), print).cells[0].words
+
+
+def test_whether_a_checkpoint_is_the_same_the_run_has_to_say(tmp_path, monkeypatch):
+    monkeypatch.setattr("lpobench.ablation.cells.find_complete", lambda folder: folder)
+    spec = planned("beta", values="500").cells[0].spec
+    assert is_complete(tmp_path, spec)
+    scored = spec.model_copy(update={"checkpoint": "mine"})
+    assert not is_complete(tmp_path, scored)
+    assert is_complete(tmp_path, scored, looked=True)

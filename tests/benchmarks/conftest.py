@@ -1,4 +1,4 @@
-"""The benchmark suite: `pytest tests/benchmarks --benchmark-only -n 0`, off in every other run.
+"""The benchmark suite: `pytest tests/benchmarks --benchmark-only`, off in every other run.
 
     --benchmark-json FILE     what `lpobench bench --compare OLD.json --with NEW.json` reads
     --bench-backbone NAME     another backbone than tiny-sd15, at its true size with random weights
@@ -6,8 +6,6 @@
 
 Every timing keeps lpobench.timing's contract: warm-up until stable, 20 rounds or 10 s, each round waited for.
 """
-
-import time
 
 import pytest
 
@@ -19,7 +17,6 @@ from lpobench.timing.stopwatch import (
     forget_peak,
     peak_memory,
     seconds_of,
-    synchronize,
     warm_up,
 )
 from lpobench.timing.workload import workload
@@ -31,6 +28,13 @@ SMALL = ("train.prompts_per_round=2", "train.minibatch=4")
 def pytest_addoption(parser):
     parser.addoption("--bench-backbone", default=EMBEDDED, help="backbone that is timed, with random weights")
     parser.addoption("--bench-set", action="append", default=[], help="KEY=VALUE of the run that is timed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """One process: timings that share the machine with each other say nothing."""
+    if config.getoption("benchmark_only"):
+        config.option.numprocesses, config.option.dist, config.option.tx = 0, "no", []
 
 
 def pytest_collection_modifyitems(config, items):
@@ -56,16 +60,11 @@ def timed(benchmark, load):
     """`timed(action)`: as the contract says, with what is needed to judge it."""
     device = load.device
 
-    def timer():
-        synchronize(device)
-        return time.perf_counter()
-
     def run(action):
         watch, effort = Watch(device, allow_busy=True), Effort()
         forget_peak(device)
         rounds, stable = warm_up(action, device, effort)
         once = max(seconds_of(action, device), 1e-6)
-        benchmark._timer = timer
         number = max(LEAST, min(effort.rounds, int(effort.seconds / once)))
         benchmark.pedantic(action, rounds=number, iterations=1)
         benchmark.extra_info.update(

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from lpobench.timing.comparison import reference_copy
-from lpobench.timing.released import ReleasedWay
+from lpobench.timing.released import ReleasedWay, reference_of
 from lpobench.timing.rewards import Choice
+from lpobench.timing.stopwatch import waited_clock
 from lpobench.timing.workload import noise, prompts
 
+pytestmark = pytest.mark.benchmark(timer=waited_clock)
 PROMPTS, CANDIDATES = 2, 4
 
 
@@ -56,5 +57,4 @@ def test_round_released_way(timed, load):
 
 
 def test_update_released_way(timed, load, rows):
-    with reference_copy(load) as reference:
-        timed(ReleasedWay(load).update(reference, rows))
+    timed(ReleasedWay(load).update(reference_of(load.policy, load.spec), rows))

@@ -213,7 +213,9 @@ def test_a_rollout_and_a_step(cli, tmp_path):
     assert "lpobench bench --compare" in again.err
     assert "new / old" in again.out
     assert "NOT COMPARABLE" not in again.out
-    step = cli("bench", "step", *SMALL, "--prompts", "2", "--rows", "2", "--markdown")
+    released = ("--set", "backbone.text_encoders=release")
+    assert "text encode, 2 prompts, once" in found["timings"]
+    step = cli("bench", "step", *SMALL, *released, "--prompts", "2", "--rows", "2", "--markdown")
     assert "| part of one optimiser step |" in step.out
     for part in ("reference", "forward", "backward", "optimizer", "bookkeeping"):
         assert f"| {part} |" in step.out
@@ -233,6 +235,23 @@ def test_ours_against_the_released_way(cli):
     ]
     for ratio in found["ratios"].values():
         assert 0 < ratio["low"] <= ratio["value"] <= ratio["high"]
+
+
+def test_a_dry_run_estimates_work_and_hours(cli, tmp_path):
+    """A round of two prompts has four guided calls; one update takes its rows; two images before and after."""
+    small = ("train.prompts_per_round=2", "train.minibatch=64", "sampling.num_steps=4", "eval.num_steps=2")
+    words = [word for text in small for word in ("--set", text)]
+    done = cli("run", "--dry-run", "--estimate", "--limit", "2", "--out", str(tmp_path / "out"), *words)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"# work: [\d,]+ denoiser forwards \([\d.]+ GFLOP and [\d.]+ s each, alone\)", done.out)
+    assert re.search(r"# time: [\d.e-]+ hours by one process on cpu", done.out)
+    for phase in ("load", "collect", "update", "generate", "evaluate"):
+        assert re.search(rf"#   {phase}: [\d.]+ s", done.out)
+    assert "2 rounds" in done.out
+    assert "2 updates" in done.out
+    assert list(tmp_path.iterdir()) == []
+    assert "# cost: not estimated; --estimate loads the models" in cli("run", "--dry-run").out
+    assert cli("run", "--estimate").err == "error: --estimate goes with --dry-run\n"
 
 
 def test_growth_over_an_axis(cli, tmp_path):

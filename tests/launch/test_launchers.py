@@ -181,9 +181,10 @@ def test_options_of_another_launcher_are_refused(world):
 
 def test_slots(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert slots_for(None, 0, [], 8, None) == [{}]
-    assert slots_for(2, 0, [], 8, None) == [{"OMP_NUM_THREADS": "4"}] * 2
-    assert slots_for(3, 0, [], 2, None) == [{"OMP_NUM_THREADS": "1"}] * 3
+    assert slots_for(None, None, [], 8, None) == [{}]
+    assert slots_for(2, None, [], 8, None) == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert slots_for(3, 0, ["0"], 2, None) == [{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}] * 3
+    assert slots_for(None, None, ["0", "1"], 8, 2)[1] == {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
     assert slots_for(None, 2, ["0", "3", "5", "6", "7"], 16, 4) == [
         {"CUDA_VISIBLE_DEVICES": "0,3", "OMP_NUM_THREADS": "4"},
         {"CUDA_VISIBLE_DEVICES": "5,6", "OMP_NUM_THREADS": "4"},
@@ -194,7 +195,7 @@ def test_slots(monkeypatch):
     with pytest.raises(UserError, match="no GPUs here; --gpus 0 runs on the CPU"):
         slots_for(None, 1, [], 16, None)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert slots_for(2, 0, [], 8, None) == [{}, {}]
+    assert slots_for(2, None, [], 8, None) == [{}, {}]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,7 @@ def test_slots(monkeypatch):
         ("one\ntwo\n\n", "two"),
         ("error: no space left\n", "no space left"),
         ("Traceback\nValueError: x\nerror: unexpected; the traceback above\n", "ValueError: x"),
+        ("error: no space left\n/usr/lib: a warning of something that ends\n", "no space left"),
         ("bar 1\rbar 2\r\n", "bar 2"),
         ("", ""),
     ],

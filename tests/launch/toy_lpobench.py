@@ -16,7 +16,8 @@ from pathlib import Path
 import fake_plugins
 
 from lpobench import draft, registry, slots
-from lpobench.cli import ablate, main
+from lpobench.ablation import drive
+from lpobench.cli import main
 from lpobench.launch.environment import die_with_parent
 from lpobench.lock import run_lock
 from lpobench.plugin import UserError
@@ -133,7 +134,7 @@ def install():
     runs = types.ModuleType("lpobench.run")
     runs.execute, runs.train_reward_only = execute, train_reward_only
     sys.modules["lpobench.run"] = runs
-    ablate.PROGRAM = (sys.executable, __file__)
+    drive.PROGRAM = (sys.executable, __file__)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,17 @@ def test_text_and_null_rows_share_one_pass(model, rows, vfe_scale, expected):
     assert all(torch.equal(row, null.context) for row in contexts[0][3:])
 
 
+def test_what_no_text_has_a_part_in_is_computed_once_per_latent(model, rows):
+    """Three rows, and the same three under "": the first block meets a text only after its self-attention."""
+    first, seen = model.blocks.unet.down_blocks[0].resnets[0].conv1, []
+    first.register_forward_hook(lambda module, args, output: seen.append(len(output)))
+    with_gradients = model(*rows)
+    with torch.no_grad():
+        scores = model(*rows)
+    assert seen == [6, 3]
+    torch.testing.assert_close(scores, with_gradients.detach(), atol=1e-5, rtol=1e-5)
+
+
 @torch.no_grad()
 def test_score_is_the_scaled_cosine(model, rows):
     latents, t, text, null = rows

@@ -9,6 +9,7 @@ from lpobench.records.bench import Environment, Estimate, EstimatedPhase
 from lpobench.report.bench import estimate_lines
 from lpobench.timing import estimate as module
 from lpobench.timing.calibration import Calibration
+from lpobench.timing.phases import flops_of
 
 
 def test_a_rehearsal_makes_the_calls_of_a_real_round(load):
@@ -93,3 +94,11 @@ def test_lines_of_an_estimate():
         "  collect: 1,794.0 s, 20 rounds, 100,000 forwards",
         "noted",
     ]
+
+
+def test_rehearsed_work_is_the_real_rounds(load):
+    """Counted call by call against counted as it happens; what a rollout keeps between steps is not in the calls."""
+    calibration = Calibration(load)
+    with calibration.rehearsing() as calls:
+        load.collect()
+    assert calibration.flops(calls) == pytest.approx(flops_of(load.collect), rel=0.05)

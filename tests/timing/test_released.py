@@ -5,9 +5,9 @@ import torch
 
 from lpobench.plugin import UserError
 from lpobench.spec import load_spec
-from lpobench.timing.comparison import gradient_difference, reference_copy, relative_difference
+from lpobench.timing.comparison import gradient_difference, relative_difference
 from lpobench.timing.phases import flops_of, replaced
-from lpobench.timing.released import ReleasedWay, check, latent_scores, loss
+from lpobench.timing.released import ReleasedWay, check, latent_scores, loss, reference_of
 from lpobench.timing.rewards import Choice
 
 
@@ -18,8 +18,7 @@ def rows(load):
 
 @pytest.fixture(scope="module")
 def reference(load):
-    with reference_copy(load) as made:
-        yield made
+    return reference_of(load.policy, load.spec)
 
 
 @pytest.fixture
