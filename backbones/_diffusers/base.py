@@ -24,6 +24,9 @@ from lpobench.sampling import Schedule
 from lpobench.types import Conditioning
 
 Module = TypeVar("Module", bound=nn.Module)
+DECODED_AT_ONCE = 16
+"""Images that a CPU decodes at a time, or up to twice as many. The activations of more are too large for its caches
+and for memory.keep_freed; with fewer its kernels round differently."""
 
 
 class LatentDiffusion:
@@ -165,6 +168,10 @@ class LatentDiffusion:
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
         """Images in [0, 1], float32; differentiable in the latents."""
+        parts = max(1, len(latents) // DECODED_AT_ONCE) if self.device.type == "cpu" else 1
+        return torch.cat([self._decoded(part) for part in latents.tensor_split(parts)])
+
+    def _decoded(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
         latents = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor + self._shift
         return (self.vae.decode(latents, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
 

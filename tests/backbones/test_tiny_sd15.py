@@ -73,6 +73,20 @@ def test_exported_lora_reproduces_the_policy_in_a_stock_pipeline(backbone, stock
     assert (ours - base).abs().max() > 1e-2
 
 
+@torch.no_grad()
+def test_a_cpu_decodes_in_parts_with_the_same_result(backbone):
+    """50 images: three parts of at least 16."""
+    latents = torch.randn((50, *backbone.latent_shape), generator=torch.Generator().manual_seed(0))
+    sizes = []
+    hook = backbone.vae.decoder.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    images = backbone.decode(latents)
+    assert sizes == [17, 17, 16]
+    backbone.decode(latents[:5])
+    assert sizes[3:] == [5]
+    hook.remove()
+    torch.testing.assert_close(images, backbone._decoded(latents), rtol=0, atol=1e-6)
+
+
 def test_missing_folder_names_it(tmp_path):
     with pytest.raises(MissingAsset, match="no such model folder"):
         TinySD15(weights=tmp_path / "nowhere").load(CPU, FLOAT)
