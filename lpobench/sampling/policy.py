@@ -74,7 +74,7 @@ class Policy:
         backbone.denoiser.requires_grad_(False)
         self._reading_prompts = [] if lora is None else _add_lora(backbone, lora, seed)
         self.adapters: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
-        self._switches = switched(backbone.denoiser)
+        self._switches = switched(backbone.denoiser) if self.adapters else []
         self._once = backbone.once if isinstance(backbone, SharesHalves) else Once([])
 
     @property

@@ -41,7 +41,7 @@ def failing(monkeypatch, error):
         ("run --sed 3", 2, "No such option: --sed"),
         ("rum", 2, "No such command 'rum'. Did you mean 'run'?"),
         ("reward trian", 2, "No such command 'trian'."),
-        ("reward train --method idle", 2, "No such option: --method"),
+        ("reward train --method idle", 2, "method idle needs no reward, so there is none to train"),
         ("list methds", 2, 'unknown kind "methds"; did you mean "methods"?'),
         ("show pairwize", 2, 'unknown name "pairwize"; did you mean "pairwise"? known: '),
         ("show", 2, "Missing argument 'NAME'"),
