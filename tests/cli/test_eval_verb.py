@@ -199,7 +199,7 @@ def test_a_checkpoint_has_a_folder_of_its_own(cli, world):
     assert (moved.weights, moved.checkpoint.loaded) == ("up.txt", "mu moved")
     assert moved.metrics["light"].mean > base.metrics["light"].mean
     assert moved.base == base.base
-    table = cli("report", "--out", "out", "--markdown").out
+    table = cli("report", "--out", "out").out
     assert "| metric | toy | up.txt on toy |" in table
     (world / "up.txt").write_text("-0.5")
     assert evaluate(cli, "--lora", "up.txt").code == 0
