@@ -8,13 +8,16 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lpobench.plugin import MissingAsset, UserError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+Pretrained = TypeVar("Pretrained", bound="PreTrainedModel")
 
 
 def place(name: str) -> Path:
@@ -104,6 +107,25 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path, dtype: to
 def aligned(value: Tensor) -> Tensor:
     """Where kernels take one path for all: at an odd place, as in a mapped file, they round otherwise."""
     return value.clone() if value.data_ptr() % 64 else value
+
+
+def from_folder(cls: type[Pretrained], folder: Path, config: object, what: str) -> Pretrained:
+    """A transformers model from a folder of its layout, in float32 and whole. Raises UserError."""
+    import torch
+    from safetensors import SafetensorError
+
+    with told(folder, SafetensorError), quiet():
+        model, found = cls.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    if wrong := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
+        raise UserError(f"{folder} holds no {what}: {wrong[0]} is missing or of another size")
+    return model
 
 
 @contextmanager

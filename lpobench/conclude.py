@@ -16,12 +16,12 @@ from lpobench.learning.train import TrainResult
 from lpobench.plugin import Metric
 from lpobench.prepare import Parts
 from lpobench.records import provenance
-from lpobench.records.record import Checkpoint, Cost, Protocol, RunRecord, inventory
+from lpobench.records.record import Checkpoint, Cost, RunRecord, inventory
 from lpobench.records.scores import FILE, write_scores
 from lpobench.records.stats import compare
 from lpobench.report.figures import Column, grid
 from lpobench.scoring.evaluate import LABELS, metric_columns, metrics_by_column
-from lpobench.scoring.variants import Scored, prompts_sha256
+from lpobench.scoring.variants import Scored, protocol_of
 from lpobench.slots import name_of
 
 GRID, LORA, METRICS = "grid.png", "lora", "metrics.jsonl"
@@ -88,7 +88,8 @@ def write(parts: Parts, folder: Path, outcome: Outcome, spent: Spent) -> RunReco
 
 def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check: str | None) -> RunRecord:
     """The record of a run whose files are in its folder."""
-    spec, device, protocol = parts.spec, parts.policy.backbone.device, protocol_of(parts)
+    spec, device = parts.spec, parts.policy.backbone.device
+    protocol = protocol_of(spec.eval, parts.eval_prompts, parts.judges)
     higher_is_better = {name: metric.higher_is_better for name, metric in metrics_of(parts).items()}
     cuts = [scored.batch for scored in (outcome.base, outcome.method) if scored.batch is not None]
     metrics, groups = compare(outcome.base.table, outcome.method.table, higher_is_better, protocol)
@@ -124,24 +125,6 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check:
         check=check,
         training=asdict(outcome.training) if outcome.training else None,
         files=inventory(folder, (FILE, GRID, METRICS, LORA)),
-    )
-
-
-def protocol_of(parts: Parts) -> Protocol:
-    """How this run's images are made and scored."""
-    settings, prompts = parts.spec.eval, parts.eval_prompts
-    return Protocol(
-        source=settings.prompts,
-        num_prompts=len(prompts),
-        num_texts=len({prompt.text for prompt in prompts}),
-        prompts_sha256=prompts_sha256(prompts),
-        images_per_prompt=settings.images_per_prompt,
-        num_steps=settings.num_steps,
-        guidance_scale=settings.guidance_scale,
-        seed=settings.seed,
-        confidence=settings.confidence,
-        bootstrap_samples=settings.bootstrap_samples,
-        evaluators={judge.label: judge.version for judge in parts.judges},
     )
 
 

@@ -31,7 +31,7 @@ from transformers import (
 
 from evaluators._blip import vision
 from evaluators._blip.words import ASKS, START
-from evaluators._files import fill, inside, quiet, read_tensors, told
+from evaluators._files import fill, from_folder, inside, quiet, read_tensors, told
 from evaluators._pixels import OPENAI_MEAN, OPENAI_STD, normalised, resized, to_bytes
 from lpobench.plugin import UserError
 
@@ -173,16 +173,6 @@ def _folder(folder: Path) -> Network:
     with told(inside(folder, "config.json")), quiet():
         config = BlipConfig.from_pretrained(folder, local_files_only=True)
     config.vision_config.layer_norm_eps = vision.EPS
-    with told(folder), quiet():
-        model, found = BlipForQuestionAnswering.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    if wrong := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
-        raise UserError(f"{folder} holds no BLIP-VQA: {wrong[0]} is missing or of another size")
+    model = from_folder(BlipForQuestionAnswering, folder, config, "BLIP-VQA")
     model.requires_grad_(False).eval()
     return Network(model.vision_model, model.text_encoder, model.text_decoder)

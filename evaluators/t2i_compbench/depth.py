@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import DPTConfig, DPTForDepthEstimation
 
-from evaluators._files import fill, inside, quiet, read_tensors, told
+from evaluators._files import fill, from_folder, inside, quiet, read_tensors, told
 from evaluators._pixels import normalised, resized
 from evaluators.t2i_compbench import depth_keys
 from evaluators.t2i_compbench.detections import framed
@@ -91,15 +90,4 @@ def _folder(folder: Path) -> DPTForDepthEstimation:
     if not config.is_hybrid:
         raise UserError(f"{folder} is no DPT-hybrid, but another DPT")
     config.layer_norm_eps = depth_keys.EPS
-    with told(folder, SafetensorError), quiet():
-        model, found = DPTForDepthEstimation.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    if wrong := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
-        raise UserError(f"{folder} holds no DPT-hybrid: {wrong[0]} is missing or of another size")
-    return model
+    return from_folder(DPTForDepthEstimation, folder, config, "DPT-hybrid")

@@ -17,13 +17,13 @@ from lpobench.plugin import Metric
 from lpobench.prepare import device_of
 from lpobench.records import provenance
 from lpobench.records.evaluation import FILE, EvalRecord, Mean, TaskMean
-from lpobench.records.record import Checkpoint, Protocol, inventory
+from lpobench.records.record import Checkpoint, inventory
 from lpobench.records.scores import FILE as SCORES
 from lpobench.records.stats import interval
 from lpobench.report.evaluations import to_markdown
 from lpobench.scoring.evaluate import metric_columns, metrics_by_column
 from lpobench.scoring.staged import score_table
-from lpobench.scoring.variants import prompts_sha256
+from lpobench.scoring.variants import protocol_of
 
 TABLE = "table.md"
 
@@ -67,7 +67,7 @@ def record_of(job: Job, scores: pd.DataFrame) -> EvalRecord:
         backbone_settings=spec.backbone.model_dump(mode="json"),
         precision=spec.train.precision,
         base=base["base"],
-        protocol=protocol_of(job),
+        protocol=protocol_of(job.part.settings, job.share.prompts, job.scorers, job.part.protocol.id),
         means=part.protocol.means,
         limits=part.protocol.limits,
         cut=part.cut,
@@ -85,25 +85,6 @@ def record_of(job: Job, scores: pd.DataFrame) -> EvalRecord:
         differences=gaps(job.scorers, scores),
         scorers={scorer.label: scorer.facts() for scorer in job.scorers},
         files={},
-    )
-
-
-def protocol_of(job: Job) -> Protocol:
-    """How these images were made and scored."""
-    settings, prompts = job.part.settings, job.share.prompts
-    return Protocol(
-        protocol=job.part.protocol.id,
-        source=settings.prompts,
-        num_prompts=len(prompts),
-        num_texts=len({prompt.text for prompt in prompts}),
-        prompts_sha256=prompts_sha256(prompts),
-        images_per_prompt=settings.images_per_prompt,
-        num_steps=settings.num_steps,
-        guidance_scale=settings.guidance_scale,
-        seed=settings.seed,
-        confidence=settings.confidence,
-        bootstrap_samples=settings.bootstrap_samples,
-        evaluators={scorer.label: scorer.version for scorer in job.scorers},
     )
 
 

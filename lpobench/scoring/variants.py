@@ -22,6 +22,7 @@ from lpobench.launch import memory, ranks
 from lpobench.lock import InUse
 from lpobench.records.costs import Costs
 from lpobench.records.pictures import ABOUT, in_turn
+from lpobench.records.record import Protocol
 from lpobench.sampling import Policy
 from lpobench.scoring.generate import Painter, Sampler
 from lpobench.scoring.pictures import Pictures
@@ -165,6 +166,27 @@ def clear_other(folder: Path, about: Mapping[str, object]) -> None:
     """Remove images of something else: such as a checkpoint that has changed since."""
     if (folder / ABOUT).exists() and read_claim(folder / ABOUT) != json.loads(json.dumps(about)):
         shutil.rmtree(folder)
+
+
+def protocol_of(
+    settings: EvalSettings, prompts: Sequence[Prompt], judges: Sequence[Judge], name: str | None = None
+) -> Protocol:
+    """How images are made, and who scores them; `name`: the protocol's, if not the usual one."""
+    named = {} if name is None else {"protocol": name}
+    return Protocol(
+        **named,
+        source=settings.prompts,
+        num_prompts=len(prompts),
+        num_texts=len({prompt.text for prompt in prompts}),
+        prompts_sha256=prompts_sha256(prompts),
+        images_per_prompt=settings.images_per_prompt,
+        num_steps=settings.num_steps,
+        guidance_scale=settings.guidance_scale,
+        seed=settings.seed,
+        confidence=settings.confidence,
+        bootstrap_samples=settings.bootstrap_samples,
+        evaluators={judge.label: judge.version for judge in judges},
+    )
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:
