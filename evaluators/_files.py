@@ -1,16 +1,16 @@
-"""Weights on disk: where they are, and reading them. Files are safetensors, or pickles of nothing but tensors."""
+"""Where a scorer's weights are, and folders of transformers' layout."""
 
 from __future__ import annotations
 
 import json
-import logging
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from lpobench import weights as weights_on_disk
 from lpobench.plugin import MissingAsset, UserError
+from lpobench.weights import read_tensors, told
 
 if TYPE_CHECKING:
     import torch
@@ -51,26 +51,6 @@ def read_json(path: Path) -> dict[str, object]:
     return found
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict, also where it lies under `state_dict` or `model`. Runs no code from the file. Raises UserError."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    with told(path, SafetensorError):
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("state_dict", "model"):
-        found = found.get(key, found) if isinstance(found, Mapping) else {}
-    tensors = {
-        name.removeprefix("module."): value for name, value in found.items() if hasattr(value, "dtype")
-    }
-    if not tensors:
-        raise UserError(f"{path} holds no weights by name")
-    return tensors
-
-
 def read_folder(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     """The weights in a folder of transformers' layout, in one dtype; of one file, or of an index and its parts.
     Raises MissingAsset or UserError.
@@ -87,38 +67,28 @@ def read_folder(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Put all of a module's weights in, in one dtype; what else there is, is not read. Raises UserError."""
+    """Put all of a module's weights in, in one dtype, and freeze it; what else there is, is not read.
+
+    Raises UserError.
+    """
     import torch
 
-    wanted = module.state_dict()
-    if lost := sorted(wanted.keys() - weights.keys()):
-        raise UserError(f"{path} does not fit: {lost[0]} is missing ({len(lost)} in all)")
-    for name, value in wanted.items():
-        if weights[name].shape != value.shape:
-            sizes = [" x ".join(map(str, shape)) or "1" for shape in (weights[name].shape, value.shape)]
-            raise UserError(f"{path} does not fit: {name} is {sizes[0]}, should be {sizes[1]}")
-    module.load_state_dict({name: aligned(weights[name].to(dtype)) for name in wanted}, assign=True)
+    weights_on_disk.fill(module, weights, path, dtype)
     for part in module.modules():  # in no file
         if (places := dict(part.named_buffers(recurse=False)).get("position_ids")) is not None:
             part.position_ids = torch.arange(places.shape[-1])[None]
     module.requires_grad_(False).eval()
 
 
-def aligned(value: Tensor) -> Tensor:
-    """Where kernels take one path for all: at an odd place, as in a mapped file, they round otherwise."""
-    return value.clone() if value.data_ptr() % 64 else value
-
-
-def from_folder(cls: type[Pretrained], folder: Path, config: object, what: str) -> Pretrained:
-    """A transformers model from a folder of its layout, in float32 and whole. Raises UserError."""
-    import torch
-    from safetensors import SafetensorError
-
-    with told(folder, SafetensorError), quiet():
+def from_folder(
+    cls: type[Pretrained], folder: Path, config: object, what: str, dtype: torch.dtype
+) -> Pretrained:
+    """A transformers model from a folder of its layout, whole. Raises UserError."""
+    with told(folder), quiet():
         model, found = cls.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -126,18 +96,6 @@ def from_folder(cls: type[Pretrained], folder: Path, config: object, what: str) 
     if wrong := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
         raise UserError(f"{folder} holds no {what}: {wrong[0]} is missing or of another size")
     return model
-
-
-@contextmanager
-def told(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Turn a library's complaint about a file into one line."""
-    broken = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError)
-    try:
-        yield
-    except (*broken, *errors) as error:
-        logging.getLogger(__name__).debug("%s", error)
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{path} cannot be read: {reason}") from error
 
 
 @contextmanager

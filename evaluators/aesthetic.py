@@ -62,8 +62,9 @@ def read_head(path: Path, width: int) -> nn.Sequential:
     """The head in a file, for embeddings of `width`; float32, on the CPU. Raises UserError."""
     import torch
 
-    from evaluators._files import fill, read_tensors
+    from evaluators._files import fill
     from evaluators._head import affine_mlp
+    from lpobench.weights import read_tensors
 
     with torch.device("meta"):
         head = affine_mlp(width)

@@ -29,6 +29,7 @@ ALLOWED = {
     "lock": {"plugin"},
     "progress": set(),
     "hashing": set(),
+    "weights": {"plugin"},
     "types": {"plugin"},
     "sampling": {"plugin", "spec", "types", "launch"},
     "learning": {"spec", "types", "sampling"} | TOOLS,
@@ -82,6 +83,7 @@ FOR_PLUGINS = {
     "data",
     "launch",
     "scoring",
+    "weights",
 }
 LEARNING_FOR_PLUGINS = {"rows", "preference", "objectives"}
 SCORING_FOR_PLUGINS = {"worker"}

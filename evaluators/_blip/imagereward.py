@@ -13,10 +13,11 @@ from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVi
 from evaluators._batches import in_batches
 from evaluators._blip import vision
 from evaluators._blip.words import read_words
-from evaluators._files import fill, inside, read_json, read_tensors
+from evaluators._files import fill, inside, read_json
 from evaluators._head import affine_mlp
 from evaluators._pixels import Preparation
 from lpobench.plugin import UserError
+from lpobench.weights import read_tensors
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the images it was trained on."""

@@ -31,9 +31,10 @@ from transformers import (
 
 from evaluators._blip import vision
 from evaluators._blip.words import ASKS, START
-from evaluators._files import fill, from_folder, inside, quiet, read_tensors, told
+from evaluators._files import fill, from_folder, inside, quiet
 from evaluators._pixels import OPENAI_MEAN, OPENAI_STD, normalised, resized, to_bytes
 from lpobench.plugin import UserError
+from lpobench.weights import read_tensors, told
 
 LENGTH, WORDS = 35, 50
 """Tokens and words of a question."""
@@ -173,6 +174,6 @@ def _folder(folder: Path) -> Network:
     with told(inside(folder, "config.json")), quiet():
         config = BlipConfig.from_pretrained(folder, local_files_only=True)
     config.vision_config.layer_norm_eps = vision.EPS
-    model = from_folder(BlipForQuestionAnswering, folder, config, "BLIP-VQA")
+    model = from_folder(BlipForQuestionAnswering, folder, config, "BLIP-VQA", torch.float32)
     model.requires_grad_(False).eval()
     return Network(model.vision_model, model.text_encoder, model.text_decoder)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from transformers import BertTokenizer
 
-from evaluators._files import inside, told
+from evaluators._files import inside
 from lpobench.plugin import UserError
+from lpobench.weights import told
 
 START, ASKS = "[DEC]", "[ENC]"
 """BLIP's two tokens more: an answer begins with the first, a question with the second."""

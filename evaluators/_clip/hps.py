@@ -16,9 +16,10 @@ from torchvision.transforms.v2.functional import resize
 from evaluators._batches import in_batches
 from evaluators._clip.prompts import PromptCache, openai_tokenizer
 from evaluators._clip.similarity import Similarity
-from evaluators._files import fill, read_json, read_tensors
+from evaluators._files import fill, read_json
 from evaluators._pixels import OPENAI_MEAN, OPENAI_STD, standardised
 from lpobench.plugin import UserError
+from lpobench.weights import read_tensors
 
 
 def read_model(weights: Path, architecture: str) -> CLIP:

@@ -12,8 +12,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from evaluators._batches import in_batches
-from evaluators._files import inside, told
+from evaluators._files import inside
 from lpobench.plugin import UserError
+from lpobench.weights import told
 
 Tokens = Int64[Tensor, "p length"]
 Tokenizer = Callable[[list[str]], Tokens]

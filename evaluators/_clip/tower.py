@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import CLIPModel
 
 from evaluators._batches import in_batches
 from evaluators._clip.prompts import Tokens
-from evaluators._files import aligned, inside, quiet, read_json, told
+from evaluators._files import from_folder, inside, read_json
 from evaluators._pixels import Preparation
 from lpobench.plugin import UserError
+from lpobench.weights import aligned
 
 Key = tuple[Path, torch.dtype, torch.device]
 _HELD: weakref.WeakValueDictionary[Key, Tower] = weakref.WeakValueDictionary()
@@ -95,14 +95,7 @@ def _read(folder: Path, dtype: torch.dtype) -> CLIPModel:
         folder,
         *(name + end for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")),
     )
-    with told(folder, SafetensorError), quiet():
-        model, found = CLIPModel.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    if wrong := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
-        raise UserError(
-            f"{folder} holds no CLIP of its config.json: {wrong[0]} is missing or of another size"
-        )
+    model = from_folder(CLIPModel, folder, None, "CLIP of its config.json", dtype)
     for parameter in model.parameters():
         parameter.data = aligned(parameter.data)
     return model.requires_grad_(False).eval()

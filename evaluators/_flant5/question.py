@@ -8,8 +8,9 @@ from typing import Self
 
 from transformers import T5Tokenizer
 
-from evaluators._files import inside, told
+from evaluators._files import inside
 from lpobench.plugin import UserError
+from lpobench.weights import told
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "

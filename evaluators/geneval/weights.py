@@ -10,15 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import Mask2FormerForUniversalSegmentation
 from transformers.utils import logging
 
 from evaluators._clip.tower import Tower, tower
-from evaluators._files import read_tensors, told
 from evaluators.geneval.keys import config_of, renamed
 from lpobench.data.geneval import NAMES
 from lpobench.plugin import UserError
+from lpobench.weights import read_tensors, told
 
 MARK = "converted.json"
 """In a converted folder: the name and hash of the file it was made of."""
@@ -81,7 +80,7 @@ def _official(file: Path) -> Mask2FormerForUniversalSegmentation:
 
 def _load(place: Path, folder: Path | None, **source: object) -> Mask2FormerForUniversalSegmentation:
     """Raises UserError where a weight is not there or has another size: it would be a random one."""
-    with told(place, SafetensorError), _quiet():
+    with told(place), _quiet():
         model, found = Mask2FormerForUniversalSegmentation.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **source
         )

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DPTConfig, DPTForDepthEstimation
 
-from evaluators._files import fill, from_folder, inside, quiet, read_tensors, told
+from evaluators._files import fill, from_folder, inside, quiet
 from evaluators._pixels import normalised, resized
 from evaluators.t2i_compbench import depth_keys
 from evaluators.t2i_compbench.detections import framed
 from lpobench.plugin import UserError
+from lpobench.weights import read_tensors, told
 
 SIDE = 480
 HALF = (0.5, 0.5, 0.5)
@@ -90,4 +91,4 @@ def _folder(folder: Path) -> DPTForDepthEstimation:
     if not config.is_hybrid:
         raise UserError(f"{folder} is no DPT-hybrid, but another DPT")
     config.layer_norm_eps = depth_keys.EPS
-    return from_folder(DPTForDepthEstimation, folder, config, "DPT-hybrid")
+    return from_folder(DPTForDepthEstimation, folder, config, "DPT-hybrid", torch.float32)

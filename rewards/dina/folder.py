@@ -16,12 +16,12 @@ from torch import Tensor
 from lpobench.plugin import UserError
 from lpobench.sampling.schedule import RectifiedFlow
 from lpobench.types import Backbone
+from lpobench.weights import read_state, write_weights
 from rewards.dina.config import CONFIG, HEAD, LORA, DiNaConfig, read_config, weight_files
 from rewards.dina.head import Head, Logistic
 from rewards.dina.model import DiNaModel
 from rewards.dina.text import TransformerBackbone
 from rewards.dina.trunk import Depth, Trunk
-from rewards.weights_file import read_weights, translated, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -138,16 +138,15 @@ def _fill(weights: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path
             f"{key} is {list(found[key].shape)}, not {list(weights[key].shape)}" for key in others[:3]
         ]
     if problems:
-        raise UserError(f"{path} does not fit its config.json: {'; '.join(problems)}")
+        raise UserError(f"{path} does not fit: {'; '.join(problems)}")
     for key, value in weights.items():
         value.copy_(found[key])
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file. Raises UserError."""
-    with translated(path):
-        found = read_weights(path)
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    found = read_state(path)
+    if not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(f"{path} should hold tensors by name")
     return found
 

@@ -18,11 +18,11 @@ from transformers import (
 
 from lpobench.plugin import UserError
 from lpobench.types import Backbone
+from lpobench.weights import fill, read_state, tensors_of, told, write_weights
 from rewards.lrm.blocks import Blocks, MMDiTBlocks, UNetBlocks, empty_transformer, empty_unet
 from rewards.lrm.config import CONFIG, HEAD, LRMConfig, part_file, read_config, weight_files
 from rewards.lrm.model import HEAD_KEYS, LatentRewardModel
 from rewards.lrm.text import T5, ClipText, FrozenText, TextSide, TwoClips
-from rewards.weights_file import fill, read_weights, write_weights
 
 
 def parts(model: LatentRewardModel) -> dict[str, nn.Module]:
@@ -60,8 +60,9 @@ def load(folder: Path, vfe_scale: float | None = None, backbone: Backbone | None
         model = LatentRewardModel(blocks, text, config.vfe_scale if vfe_scale is None else vfe_scale)
     files = weight_files(folder, config)
     for name, part in parts(model).items():
-        fill(part, files[name], part.state_dict().keys(), _read)
-    fill(model, files["head"], {key for key in model.state_dict() if key.startswith(HEAD_KEYS)}, _read)
+        fill(part, _read(files[name]), files[name], torch.float32)
+    head = {key for key in model.state_dict() if key.startswith(HEAD_KEYS)}
+    fill(model, _read(files["head"]), files["head"], torch.float32, head)
     return model
 
 
@@ -123,15 +124,17 @@ def _t5(config: LRMConfig, folder: Path, backbone: Backbone | None) -> T5 | None
 
 def _read(path: Path) -> dict[str, Tensor]:
     """Weights by the names they have today."""
-    weights = read_weights(path)
+    state = read_state(path)
+    if isinstance(state.get("visual_projection"), dict):
+        with told(path):
+            return _flat_head(state)
+    weights = tensors_of(state, path)
     if path.parent.name == "text_encoder" and not any(key == "text_projection.weight" for key in weights):
         return {key.removeprefix("text_model."): value for key, value in weights.items()}
-    if isinstance(weights.get("visual_projection"), dict):
-        return _flat_head(weights)
     return weights
 
 
-def _flat_head(weights: dict[str, dict[str, Tensor] | Tensor | float]) -> dict[str, Tensor]:
+def _flat_head(weights: dict[str, object]) -> dict[str, Tensor]:
     """state_dict.pt: layers as dictionaries; the scale a tensor (1.5) or a number (XL)."""
     layers = {
         f"{name}.{key}": value

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from lpobench.plugin import MissingAsset, UserError
+from lpobench.weights import fill, read_tensors, write_weights
 from rewards.spm.config import CLIP, CLIP_CONFIG, CONFIG, PROCESSOR, WEIGHTS, SPMConfig, is_released
 from rewards.spm.model import Preprocessing, StepAwareCLIP
-from rewards.weights_file import fill, read_weights, write_weights
 
 RELEASED_NAMES = (
     ("vision_model.adaLN_modulation.1.", "final."),
@@ -77,7 +77,8 @@ def from_clip(places: ClipPlaces, seed: int) -> StepAwareCLIP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = StepAwareCLIP(CLIPModel(config), places.tokenizer(config), places.preprocessing(config))
-    fill(model.clip, places.clip / "model.safetensors", model.clip.state_dict().keys())
+    clip = places.clip / "model.safetensors"
+    fill(model.clip, read_tensors(clip), clip, torch.float32)
     return model
 
 
@@ -113,16 +114,14 @@ def load(place: Path, released_clip: ClipPlaces | None = None) -> StepAwareCLIP:
     config = places.config()
     with torch.random.fork_rng(devices=[]):
         model = StepAwareCLIP(CLIPModel(config), places.tokenizer(config), places.preprocessing(config))
-    if released:
-        fill(model, place, model.state_dict().keys(), _read_released)
-    else:
-        fill(model, place / WEIGHTS, model.state_dict().keys())
+    file = place if released else place / WEIGHTS
+    fill(model, (_read_released if released else read_tensors)(file), file, torch.float32)
     return model
 
 
 def _read_released(path: Path) -> dict[str, Tensor]:
     """By the names the parameters have here."""
-    return {_renamed(key.removeprefix("model.")): value for key, value in read_weights(path).items()}
+    return {_renamed(key.removeprefix("model.")): value for key, value in read_tensors(path).items()}
 
 
 def _renamed(key: str) -> str:

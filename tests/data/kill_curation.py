@@ -5,14 +5,10 @@ nobody disturbed.
 """
 
 import argparse
-import os
-import random
-import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from itertools import count
+from functools import partial
 from pathlib import Path
 
 from made_pairs import Brightness, PoolingVae, files
@@ -24,9 +20,7 @@ from lpobench.data.pairs.score import plan_scoring
 from lpobench.data.pairs.source import open_pairs
 
 sys.path.append(str(Path(__file__).parent.parent))
-from processes import die_with
-
-Work = Callable[[str, Path], object]
+from kills import survive
 
 
 def score(source: str, out: Path) -> None:
@@ -43,82 +37,18 @@ def encode(source: str, out: Path) -> None:
     plan_encoding(pairs, labelled, PoolingVae(), out, 16, batch_size=4).run((0, 1))
 
 
-WORKS: dict[str, Work] = {"score": score, "encode": encode}
-
-
-def in_child(
-    work: Work, source: str, out: Path, *, seconds: float | None = None, rename: int | None = None
-) -> bool:
-    """Do the work in a child, killed after some seconds, or just before a file gets its name; whether that met it
-    at work. Nothing else may be running: a fork copies one thread."""
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        die_with(parent)
-        code = 1
-        try:
-            if rename is not None:
-                os.replace = killed_at(rename)
-            work(source, out)
-            code = 0
-        finally:
-            os._exit(code)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return True
-    if os.WEXITSTATUS(status):
-        raise SystemExit(f"the work in {out} failed")
-    return False
-
-
-def killed_at(rename: int) -> Callable[..., None]:
-    """`os.replace` that kills its process instead of renaming, the given number of times after the first."""
-    counter, real = count(), os.replace
-
-    def replace(*paths) -> None:
-        if next(counter) == rename:
-            os.kill(os.getpid(), signal.SIGKILL)
-        real(*paths)
-
-    return replace
+WORKS: dict[str, Callable[[str, Path], object]] = {"score": score, "encode": encode}
 
 
 def check(name: str, kills: int, folder: Path, seed: int) -> int:
     """How many of the kills at random moments met the work undone."""
-    source, work, rng = str(folder / "pairs"), WORKS[name], random.Random(seed)
-    times = []
-    for out in (folder / name / "straight", folder / name / "again"):
-        started = time.monotonic()
-        in_child(work, source, out)
-        times.append(time.monotonic() - started)
-    wanted = files(folder / name / "straight")
-    at_work, renames = 0, 0
-    for kill in range(kills):
-        out = folder / name / f"killed-{kill}"
-        at_work += in_child(work, source, out, seconds=rng.uniform(0, min(times)))
-        in_child(work, source, out)
-        compare(out, wanted)
-    for renames in count():
-        out = folder / name / f"rename-{renames}"
-        if not in_child(work, source, out, rename=renames):
-            break
-        in_child(work, source, out)
-        compare(out, wanted)
-    print(f"{name}: {len(wanted)} files, equal after kills at {kills} moments, {at_work} of them at work,")
-    print(f"{name}: and before each of its {renames} renames")
-    return at_work
-
-
-def compare(out: Path, wanted: dict[str, bytes]) -> None:
-    """Leave with what differs, if anything does."""
-    found = files(out)
-    if other := sorted(name for name in {**found, **wanted} if found.get(name) != wanted.get(name)):
-        raise SystemExit(f"{out}: {', '.join(other)} differ")
-    if left := list(out.rglob(".*.tmp")):
-        raise SystemExit(f"{left[0]} is left over")
+    work = partial(WORKS[name], str(folder / "pairs"))
+    done = survive(work, files, folder / name, kills, sys.maxsize, seed)
+    print(
+        f"{name}: {done.files} files, equal after kills at {kills} moments, {done.at_work} of them at work,"
+    )
+    print(f"{name}: and before each of its {done.renames} renames")
+    return done.at_work
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 
 from evaluators._clip.tower import tower
-from evaluators._files import read_tensors
 from evaluators._pixels import Preparation
 from evaluators.aesthetic import read_head
 from lpobench.data import assets
 from lpobench.plugin import UserError
 from lpobench.types import Prompt
+from lpobench.weights import read_tensors
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 

@@ -223,7 +223,7 @@ def test_weights_of_another_shape_are_refused(model, tmp_path, file):
     save(model, tmp_path / "a", config(), torch.float32)
     save(other, tmp_path / "b", config(), torch.float32)
     (tmp_path / "b" / file).replace(tmp_path / "a" / file)
-    with pytest.raises(UserError, match=rf"{file} does not fit its config\.json") as raised:
+    with pytest.raises(UserError, match=rf"{file} does not fit") as raised:
         load(tmp_path / "a")
     assert "\n" not in str(raised.value)
 

@@ -166,9 +166,7 @@ def test_a_config_that_is_none_is_one_line(tmp_path, content):
 def test_a_clip_of_another_size_is_refused(folder, tmp_path):
     made_clip.folder(tmp_path / "larger", side=32)
     shutil.copy(tmp_path / "larger" / "config.json", folder / "clip" / "config.json")
-    with pytest.raises(
-        UserError, match=r"model\.safetensors does not fit its config\.json: .*size mismatch"
-    ) as raised:
+    with pytest.raises(UserError, match=r"model\.safetensors does not fit: \S+ is .*, should be ") as raised:
         SPM(weights=folder).load(tiny_unet.backbone(), CPU, torch.float32)
     assert "\n" not in str(raised.value)
 
