@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from lpobench.plugin import MissingAsset, UserError
+from lpobench.weights import read_tensors, told
 
 LORA_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 MODEL_NAMES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
@@ -53,13 +52,8 @@ def find_weights(path: Path, component: str) -> WeightsFile:
 
 
 def read_weights(found: WeightsFile) -> dict[str, Tensor]:
-    """All tensors, on the CPU. Pickles are read for tensors alone."""
-    state: dict[str, Tensor] = {}
-    for shard in found.shards:
-        state |= _read_pickle(shard) if shard.suffix in PICKLES else _read_safetensors(shard)
-    if not state:
-        raise UserError(f"{found.path} holds no tensors")
-    return state
+    """All tensors, on the CPU. Raises UserError."""
+    return {key: value for shard in found.shards for key, value in read_tensors(shard).items()}
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:
@@ -86,11 +80,8 @@ def _only_one(folder: Path, component: str) -> Path:
 
 def _lora_config(file: Path) -> Config:
     if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, "pt") as opened:
-                header = (opened.metadata() or {}).get(HEADER)
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(file, error) from error
+        with told(file), safe_open(file, "pt") as opened:
+            header = (opened.metadata() or {}).get(HEADER)
         if header:
             return _parse(file, header)
     beside = file.parent / "adapter_config.json"
@@ -99,33 +90,6 @@ def _lora_config(file: Path) -> Config:
     )
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(file, "pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _read_pickle(file: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise _unreadable(file, error) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file} is no plain table of tensors; convert it to safetensors")
-    return state
-
-
 def _parse(file: Path, text: str) -> Config:
-    try:
+    with told(file):
         return dict(json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"cannot read {file}: {reason}")
