@@ -1,7 +1,8 @@
-"""Tables as LaTeX: \\usepackage{booktabs}, one table environment each."""
+"""Tables as LaTeX: booktabs, one table environment each, made narrower where it is wider than the text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lpobench.report.tables import Bold, Document, Section
@@ -22,7 +23,9 @@ SPECIAL = {
     "†": r"\textdagger{}",
     "±": r"$\pm$",
 }
-HEAD = "% needs \\usepackage{booktabs}\n"
+HEAD = "% needs \\usepackage{booktabs,graphicx}\n"
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+MINUS = re.compile(r"(?<![\w.-])-(?=\.?\d)")
 
 
 def document_latex(document: Document) -> str:
@@ -43,6 +46,7 @@ def table(section: Section, title: str, notes: Sequence[str] = ()) -> str:
         r"\begin{table}[t]",
         r"\centering\small",
         rf"\caption{{{escape(caption)}}}",
+        FITTED,
         rf"\begin{{tabular}}{{@{{}}{'l' * section.labels}{'r' * numbers}@{{}}}}",
         r"\toprule",
         _row(section.headers),
@@ -53,7 +57,7 @@ def table(section: Section, title: str, notes: Sequence[str] = ()) -> str:
         if grouped and number and section.rows[number - 1][0] != row[0]:
             lines.append(r"\midrule")
         lines.append(_row(row))
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     for note in (section.note, *notes):
         lines += [rf"\par\footnotesize {escape(note)}"] if note else []
     return "\n".join([*lines, r"\end{table}"]) + "\n"
@@ -61,7 +65,7 @@ def table(section: Section, title: str, notes: Sequence[str] = ()) -> str:
 
 def escape(text: str) -> str:
     """Plain text as LaTeX shows it."""
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
+    return MINUS.sub("$-$", "".join(SPECIAL.get(letter, letter) for letter in text))
 
 
 def _row(cells: Sequence[str]) -> str:

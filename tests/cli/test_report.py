@@ -58,7 +58,8 @@ def test_json_is_one_document(cli, root, words):
 def test_csv_and_latex(cli, root):
     lines = list(csv.DictReader(io.StringIO(cli("report", "-f", "csv", "--out", str(root)).out)))
     assert {line["table"] for line in lines} == {"Comparison", "sweep threshold-01234567"}
-    assert cli("report", "-f", "latex", "--out", str(root)).out.startswith("% needs \\usepackage{booktabs}")
+    latex = cli("report", "-f", "latex", "--out", str(root)).out
+    assert latex.startswith("% needs \\usepackage{booktabs,graphicx}")
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_latex_shows_what_is_written():
     assert escape(r"50% of a_b & c#{d} \e ~f^g <h>") == (
         r"50\% of a\_b \& c\#\{d\} \textbackslash{}e \textasciitilde{}f\textasciicircum{}g \textless{}h\textgreater{}"
     )
+    assert escape("-0.1 [-0.2, +.3] well-known 1-2 r-.5") == "$-$0.1 [$-$0.2, +.3] well-known 1-2 r-.5"
 
 
 def test_revisions_and_packages_are_told_together():
