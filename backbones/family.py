@@ -39,6 +39,12 @@ class PipelineSettings(BackboneSettings):
     architecture: ClassVar[str | None]
     """What random weights are made for, a name in _diffusers/architectures.py; None has none."""
     resolution_step: ClassVar[int] = 8
+    slices_attention: ClassVar[bool] = True
+    """Whether its denoiser can compute attention in slices."""
+    one_file: ClassVar[bool] = True
+    """Whether its single files hold all its parts."""
+    made_for: ClassVar[int | None] = None
+    """Width and height of images in pixels, where the denoiser's config does not say."""
 
     weights: Place = "default"
     """"default": the published model, once downloaded; "random": its true architecture with random weights, for
@@ -55,7 +61,7 @@ class PipelineSettings(BackboneSettings):
     text_encoders: Literal["keep", "offload", "release"] = "keep"
     """keep: on the device; offload: on the CPU between encodings; release: freed once all prompts of the run are
     encoded, which are then kept in the computer's memory (in half precision 0.1 MB each for SD1.5, 0.3 MB for
-    SDXL, 2.7 MB for SD3 with T5)"""
+    SDXL, 2.7 MB for SD3 with T5, 4.2 MB for FLUX.1)"""
 
     @field_validator("weights")
     @classmethod
@@ -71,9 +77,21 @@ class PipelineSettings(BackboneSettings):
             raise ValueError(f"should be a multiple of {cls.resolution_step}, got {value}")
         return value
 
+    @field_validator("attention_slicing")
+    @classmethod
+    def _can_be_sliced(cls, value: bool) -> bool:
+        if value and not cls.slices_attention:
+            raise ValueError(f"should be off: the transformer of {cls.name} has no sliced attention")
+        return value
+
     @property
     def latent_space(self) -> str:
         return self.space
+
+    @property
+    def pixels(self) -> int | None:
+        """Width and height of images; None: as the denoiser's config says."""
+        return self.resolution or self.made_for
 
     @property
     def releases_text_encoders(self) -> bool:
@@ -98,6 +116,11 @@ class PipelineSettings(BackboneSettings):
             raise UserError(f"{place} is a pickle and is not read; convert it to safetensors")
         elif place.suffix != ".safetensors":
             raise UserError(f"{place} is neither a pipeline folder nor a .safetensors file")
+        elif not self.one_file:
+            raise UserError(
+                f"{place} is one file, in which this model comes without its text encoders; "
+                f"backbone {self.name} reads a pipeline folder"
+            )
         return place
 
     def located_vae(self) -> Path | None:

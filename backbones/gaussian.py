@@ -1,7 +1,7 @@
 """A backbone whose exact denoiser is known: x0 ~ N(mu(prompt), scale^2 I). It loads nothing, and tests prefer
 it.
 
-A prompt is a number, mu; "" is 0. Its one adapter is a shift of mu, zero at the reference.
+A prompt is a number, mu; "" is 0. Its one adapter is a shift of mu, zero at the reference; its one weight is scale.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lpobench.plugin import UserError
-from lpobench.sampling.adapters import Switched
 from lpobench.sampling.schedule import Schedule
+from lpobench.sampling.switched import Switched
 from lpobench.types import Conditioning
 
 
@@ -28,7 +28,7 @@ class GaussianDenoiser(nn.Module, Switched):
 
     def __init__(self, schedule: Schedule, scale: float):
         super().__init__()
-        self.schedule, self.adapters_on = schedule, True
+        self.schedule, self.as_policy = schedule, True
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def add_adapter(self, config: object) -> None:
@@ -37,7 +37,7 @@ class GaussianDenoiser(nn.Module, Switched):
     def forward(self, latents: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         alpha, sigma = (level.to(latents.dtype).view(-1, 1, 1, 1) for level in self.schedule.levels(t))
         mu = mu.view(-1, 1, 1, 1)
-        if self.adapters_on and "shift" in self._parameters:
+        if self.as_policy and "shift" in self._parameters:
             mu = mu + self.shift
         residual = (latents - alpha * mu) / (alpha**2 * self.scale**2 + sigma**2)
         return self.schedule.target(mu + alpha * self.scale**2 * residual, sigma * residual, t)
@@ -75,6 +75,13 @@ class Gaussian:
         save_file({"shift": shift}, path)
         if not torch.equal(load_file(path)["shift"], shift):
             raise RuntimeError(f"{path} does not hold the trained shift")
+
+    def export_denoiser(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, scale = folder / "diffusion_pytorch_model.safetensors", self.denoiser.scale.detach()
+        save_file({"scale": scale}, path)
+        if not torch.equal(load_file(path)["scale"], scale):
+            raise RuntimeError(f"{path} does not hold the trained scale")
 
     def release_text_encoders(self) -> None:
         """Prompts are numbers: nothing to free."""

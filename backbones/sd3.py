@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from backbones.family import PipelineSettings, read_json
 from lpobench.plugin import UserError
@@ -35,19 +35,13 @@ class SD3Medium(PipelineSettings):
     asset: ClassVar[str] = "sd3"
     architecture: ClassVar[str] = "sd3"
     resolution_step: ClassVar[int] = 16
+    slices_attention: ClassVar[bool] = False
 
     t5: Literal["off", "cpu", "device"] = "device"
     """the T5 text encoder, 4.7 billion parameters: off: zeros in its place, as the model's authors do without it;
     cpu: kept and run there, in bfloat16 if the run is in half precision; device: with the others"""
     t5_tokens: Annotated[int, Field(ge=1, le=512)] = 256
     """text tokens of T5, or zeros in their place (diffusers' max_sequence_length)"""
-
-    @field_validator("attention_slicing")
-    @classmethod
-    def _no_slicing(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("should be off: the transformer of SD3 has no sliced attention")
-        return value
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
         from backbones._diffusers.parts import open_source

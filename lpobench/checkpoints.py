@@ -11,6 +11,7 @@ from lpobench.slots import BASELINE
 
 SAYS_NOTHING = {
     "lora",
+    "denoiser",
     "unet",
     "transformer",
     "pytorch_lora_weights",

@@ -24,7 +24,9 @@ from lpobench.scoring.evaluate import LABELS, metric_columns, metrics_by_column
 from lpobench.scoring.variants import Scored, protocol_of
 from lpobench.slots import name_of
 
-GRID, LORA, METRICS = "grid.png", "lora", "metrics.jsonl"
+GRID, METRICS = "grid.png", "metrics.jsonl"
+LORA, DENOISER = "lora", "denoiser"
+"""Folders of trained weights: a run has the one or the other."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def record_of(parts: Parts, folder: Path, outcome: Outcome, spent: Spent, check:
         groups=groups,
         check=check,
         training=asdict(outcome.training) if outcome.training else None,
-        files=inventory(folder, (FILE, GRID, METRICS, LORA)),
+        files=inventory(folder, (FILE, GRID, METRICS, LORA, DENOISER)),
     )
 
 

@@ -138,6 +138,16 @@ class Draft:
         table[path[-1]] = value
         self.origins[path] = origin
 
+    def drop_from_recipe(self, section: str, why: str) -> None:
+        """Leave out a section that another setting has replaced; what --set says of it stays, and is judged."""
+        values = self.values.get(section)
+        if not isinstance(values, dict) or (section,) in self.origins:
+            return
+        asked = {key: value for key, value in values.items() if (section, key) in self.origins}
+        if dropped := [f"{section}.{key}" for key in values if key not in asked]:
+            self.say(f"{self.origins[()]}{', '.join(dropped)} not used, {why}")
+        self.values[section] = asked
+
     def blame(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems, each with who set the value, and evaluators by name rather than by position."""
         blamed = []

@@ -93,6 +93,9 @@ def _optional(cls: type[BaseModel]) -> frozenset[str]:
 class BackboneSettings(Settings):
     """A text-to-image diffusion model."""
 
+    usual_guidance: ClassVar[float] = 5.0
+    """Classifier-free guidance of a run, in training and evaluation, where none is given."""
+
     @property
     def latent_space(self) -> str:
         """Name of the autoencoder's latent space; a latent reward must read the same one."""

@@ -31,6 +31,7 @@ from lpobench.spec import RunSpec
 from lpobench.types import Backbone, Prompt, RewardModel
 
 LESS = "a lower train.precision needs less, and the settings of the backbone may offer to offload parts"
+LESS_WHOLE = 'train.parameters "lora" needs a small part of what "all" needs'
 LESS_TRAINING = "a smaller batch needs less: see `lpobench show` of the reward for its training settings"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_REMEMBERED = 20_000
@@ -83,7 +84,10 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
             name, seconds = folder.name, training_seconds(folder)
     with costs.phase("load"), memory.explained("loading the reward", LESS):
         reward = settings.load(backbone, device, dtype) if settings else None
-        policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
+        # after the reward, which may copy or share the weights as they are now
+        with memory.explained(f"making room to train {spec.trains}", LESS_WHOLE):
+            parameters = spec.parameters if spec.method.trains else None
+            policy = Policy(backbone, spec.sampling, parameters, spec.seed)
         spec.method.check(policy, reward)
         if settings and settings.judges:
             version = reward_identity(settings)
@@ -171,8 +175,8 @@ def device_of(spec: RunSpec) -> torch.device:
 
 
 def dtype_of(spec: RunSpec) -> torch.dtype:
-    """Precision of the frozen weights."""
-    return DTYPES[spec.train.precision]
+    """Of the weights as they are loaded."""
+    return DTYPES[spec.weights_precision]
 
 
 def prompts_of(spec: RunSpec) -> tuple[list[Prompt], list[Prompt]]:

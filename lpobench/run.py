@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from lpobench.checkpoints import label_of, locate_checkpoint
-from lpobench.conclude import GRID, LORA, METRICS, Outcome, conclude
+from lpobench.conclude import DENOISER, GRID, LORA, METRICS, Outcome, conclude
 from lpobench.data.cache import content
-from lpobench.launch import ranks
+from lpobench.launch import memory, ranks
 from lpobench.learning.checkpoint import storage_errors
 from lpobench.learning.train import TrainResult, train
 from lpobench.lock import run_lock
@@ -37,7 +37,7 @@ from lpobench.slots import name_of
 from lpobench.spec import RunSpec
 from lpobench.types import Context
 
-MADE = (record.FILE, SCORES, GRID, METRICS, LORA, EVALUATION, "checkpoints")
+MADE = (record.FILE, SCORES, GRID, METRICS, LORA, DENOISER, EVALUATION, "checkpoints")
 """What a run puts into its folder."""
 
 
@@ -49,7 +49,7 @@ def execute(
     An unfinished run goes on from its newest checkpoint; with `resume` False it starts over (what runs share
     in `out/cache` is found by content and stays). `limit` cuts updates and prompts, `train_reward` trains the
     reward model first, and both show in the folder's name. Raises UserError, Preempted after a stop signal,
-    RuntimeError when a stock pipeline does not reproduce the exported LoRA.
+    RuntimeError when a stock pipeline does not reproduce the exported weights.
 
     Where torchrun started several processes, they share the work; the main one writes, all get the record.
     """
@@ -90,7 +90,7 @@ def train_reward_only(spec: RunSpec, out: Path) -> dict[str, Any]:
 
 
 def learn(parts: Parts, folder: Path, stop: StopFlag) -> TrainResult | None:
-    """Train the adapters and export them; None when the method trains nothing."""
+    """Train what is to be trained and export it; None when the method trains nothing."""
     spec, policy = parts.spec, parts.policy
     if not spec.method.trains:
         return None
@@ -109,8 +109,16 @@ def learn(parts: Parts, folder: Path, stop: StopFlag) -> TrainResult | None:
         work = result.work.get(phase, {}) if ranks.is_main() else {}  # of all processes: booked by one
         parts.costs.add(phase, Cost(seconds=seconds, **work))
     with parts.costs.phase("export"):
-        ranks.from_main(lambda: policy.backbone.export_lora(folder / LORA))
+        memory.free()  # the optimiser's: a second denoiser is about to be loaded
+        backbone = policy.backbone
+        export = backbone.export_denoiser if policy.whole else backbone.export_lora
+        ranks.from_main(lambda: export(weights_folder(spec, folder)))
     return result
+
+
+def weights_folder(spec: RunSpec, folder: Path) -> Path:
+    """Where a run's trained weights are."""
+    return folder / (DENOISER if spec.parameters == "all" else LORA)
 
 
 def sampler_of(parts: Parts) -> Sampler | None:
@@ -151,12 +159,12 @@ def base_key(parts: Parts) -> dict[str, Any]:
 
 def variant_key(parts: Parts, folder: Path, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """What decides the method's images: weights, and of a method that samples, its settings and its reward."""
-    method, lora = parts.spec.method, folder / LORA
+    method, trained = parts.spec.method, weights_folder(parts.spec, folder)
     key = {**base_key(parts), "method": name_of(method)}
     if checkpoint is not None:
         return {**key, "weights": checkpoint.sha256}
     if method.trains:
-        key["weights"] = ranks.from_main(lambda: content(lora))
+        key["weights"] = ranks.from_main(lambda: content(trained))
     if method.samples:
         reward = parts.spec.reward
         key["settings"] = method.model_dump(mode="json")

@@ -17,7 +17,7 @@ class SamplingSettings(Settings):
     num_steps: PositiveInt = 20
     """denoising steps"""
     guidance_scale: NonNegativeFloat = 5.0
-    """classifier-free guidance; 1 is one unguided pass per step"""
+    """classifier-free guidance; 1 is one unguided pass per step; a backbone may have another default: flux has 1"""
     rule: Literal["ddim", "cps", "flow_sde", "dance_sde"] = "ddim"
     """the distribution of one step"""
     eta: NonNegativeFloat = 1.0
@@ -25,7 +25,7 @@ class SamplingSettings(Settings):
 
 
 class LoraSettings(Settings):
-    """The trained adapter."""
+    """The trained adapter; none where train.parameters is all."""
 
     rank: PositiveInt = 4
     """rank of every adapted layer"""
@@ -40,6 +40,9 @@ class TrainSettings(Settings):
 
     num_updates: PositiveInt = 500
     """optimiser steps; where epochs are given, at most"""
+    # not written where it is "lora": runs keep the id that they had before there was a choice
+    parameters: Literal["lora", "all"] = Field("lora", exclude_if=lambda value: value == "lora")
+    """what of the denoiser is trained: an adapter as lora.* says, or all weights, beside a frozen copy of them"""
     epochs: PositiveInt | None = None
     """stop after so many passes over the training prompts; none: num_updates alone decides"""
     prompts: str = "shapes"
@@ -65,7 +68,8 @@ class TrainSettings(Settings):
     max_grad_norm: PositiveFloat | None = 1.0
     """gradient norm is clipped to this; none never clips, as the released code in effect does"""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """of the frozen weights and of autocast; the adapter is always fp32"""
+    """of the frozen weights and of autocast; what is trained is always fp32, and where that is all weights, so are the
+    frozen ones"""
     gradient_checkpointing: bool = False
     """recompute activations: less memory, about a third slower"""
     checkpoint_every: PositiveInt = 50

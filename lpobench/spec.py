@@ -14,9 +14,18 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from lpobench import registry
 from lpobench.checkpoints import label_of, locate_checkpoint
@@ -87,6 +96,17 @@ class RunSpec(Settings):
         method = info.data.get("method")
         return None if method is not None and "reward" not in method.needs else value
 
+    @field_validator("sampling", "eval", mode="before")
+    @classmethod
+    def _usual_guidance(cls, value: object, info: ValidationInfo) -> object:
+        """The backbone's, where none is given."""
+        if "backbone" not in info.data:
+            return value
+        usual = {"guidance_scale": info.data["backbone"].usual_guidance}
+        if isinstance(value, Settings) and "guidance_scale" not in value.model_fields_set:
+            return value.model_copy(update=usual)
+        return usual | value if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _fits_together(self) -> RunSpec:
         if self.checkpoint is not None and (self.method.trains or self.method.samples):
@@ -109,6 +129,38 @@ class RunSpec(Settings):
                 f"backbone {name_of(self.backbone)} makes {self.backbone.latent_space}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _one_thing_is_trained(self) -> RunSpec:
+        if self.train.parameters == "all" and self.lora != LoraSettings():
+            raise UserError("train.parameters is all, which leaves no adapter: leave lora.* out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = dump(self)
+        if self.train.parameters == "all":
+            values.pop("lora", None)
+        return values
+
+    @property
+    def parameters(self) -> LoraSettings | Literal["all"]:
+        """What a policy of this run trains, if its method trains."""
+        return "all" if self.train.parameters == "all" else self.lora
+
+    @property
+    def weights_precision(self) -> Literal["fp32", "bf16", "fp16"]:
+        """In which the backbone is loaded. Where all weights are trained, theirs are the master weights and the
+        reference's are the same: train.precision is then that of autocast alone."""
+        return "fp32" if self.parameters == "all" else self.train.precision
+
+    @property
+    def trains(self) -> str:
+        """The same in words."""
+        if not self.method.trains:
+            return "nothing"
+        whole = self.parameters == "all"
+        return "all weights of the denoiser" if whole else f"a LoRA of rank {self.lora.rank}"
 
     def check_assets(self, *, trains_reward: bool = False) -> None:
         """Raises MissingAsset for the first file the run would miss. Reads no weights."""
@@ -183,6 +235,9 @@ def load_spec(
         draft.put(("seed",), flags["seed"], "--seed: ")
     for text in overrides:
         draft.set(text)
+    train = draft.values.get("train")
+    if isinstance(train, dict) and train.get("parameters") == "all":
+        draft.drop_from_recipe("lora", "train.parameters is all")
     try:
         spec = RunSpec.model_validate(draft.table())
     except ValidationError as error:

@@ -70,7 +70,7 @@ class Conditioning(Rows):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A loaded text-to-image diffusion model: its data, and seven functions."""
+    """A loaded text-to-image diffusion model: its data, and eight functions."""
 
     name: str
     schedule: Schedule
@@ -100,6 +100,13 @@ class Backbone(Protocol):
         """Write the trained adapter so that a stock pipeline's `load_lora_weights(folder)` reproduces it.
 
         Reloads it into a fresh copy of the base and compares before returning; raises RuntimeError on a difference.
+        """
+        ...
+
+    def export_denoiser(self, folder: Path) -> None:
+        """Write all of the denoiser's weights so that `load_checkpoint(folder)` and a stock pipeline reproduce it.
+
+        Reloads and compares as `export_lora` does.
         """
         ...
 

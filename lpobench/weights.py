@@ -80,6 +80,12 @@ def fill(
     module.load_state_dict(kept, strict=False, assign=True)
 
 
+def base_weights(denoiser: nn.Module) -> dict[str, Tensor]:
+    """A denoiser's own weights, by the names they have without a policy's LoRA adapter."""
+    state = denoiser.state_dict()
+    return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
+
+
 def aligned(value: Tensor) -> Tensor:
     """Where kernels take one path for all: at an odd place, as in a mapped file, they round otherwise."""
     return value.clone() if value.data_ptr() % 64 else value

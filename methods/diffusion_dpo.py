@@ -11,14 +11,15 @@ Differs from the released code, which accepts epsilon prediction only:
   velocity is the error of epsilon over alpha_t^2, so noisy timesteps weigh more on such backbones.
 - All errors are float32. Released, the reference's are fp16, whose rounding puts noise of 0.13 on the logit at
   an error of 0.15.
-- The reference is the policy without its adapter, not a second model; an adapter is trained, not the whole UNet.
+- An adapter is trained and the reference is the policy without it; the whole UNet beside a frozen one, as released,
+  is train.parameters "all".
 - Latents are posterior means, there draws. `mirror` is off, and where it is on, it takes both images of a pair;
   there each image is mirrored at random.
 - SDXL's size conditioning is the backbone's; SDXL Turbo's four timesteps and zero-SNR rescale are left out.
 
 The paper states a learning rate of 2000/beta * 2.048e-8. The released launchers use 1e-8 per pair of an update:
 2.048e-5 at their 2048 pairs, a thousand times the paper's at beta 2000 (issue 12 of that repository, unresolved).
-Both are for training the whole denoiser, not an adapter.
+Both are for training the whole denoiser (train.parameters "all"), not an adapter.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""The control: a real reward model's scores, shuffled. The procedure is the same, the signal is gone."""
+"""The control: a real reward's scores, shuffled. The procedure is the same, the signal is gone."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import PlainSerializer, SerializationInfo
 
 from lpobench.plugin import RewardSettings
+from lpobench.slots import name_of, slot
 from rewards.lrm import LRM
 
 if TYPE_CHECKING:
@@ -15,15 +18,26 @@ if TYPE_CHECKING:
     from rewards.shuffled import ShuffledReward
 
 
+def _written(base: RewardSettings, info: SerializationInfo) -> dict[str, Any]:
+    """An LRM without its name: runs keep the id that they had before there was a choice."""
+    name = {} if isinstance(base, LRM) else {"name": name_of(base)}
+    return name | base.model_dump(mode=info.mode)
+
+
 class RandomReward(RewardSettings):
-    """Control: the LRM's scores shuffled among each prompt's candidates; gaps stay, the signal goes."""
+    """Control: a reward's scores shuffled among each prompt's candidates; gaps stay, the signal goes."""
 
     judges: ClassVar[bool] = False
 
-    base: LRM = LRM()
-    """The reward whose scores are shuffled."""
+    base: Annotated[RewardSettings, slot("reward")[0], PlainSerializer(_written)] = LRM()
+    """The reward whose scores are shuffled: its name, or a table of its settings with its `name`."""
     seed: int = 0
     """Which shuffles."""
+
+    @property
+    def version(self) -> str:
+        """That of the reward that is shuffled."""
+        return self.base.version
 
     @property
     def latent_space(self) -> str | None:

@@ -46,14 +46,14 @@ def schedule(request):
 @pytest.fixture
 def make_policy():
     """A policy on a Gaussian backbone: 20 unguided ddim steps at eta 1 with an adapter, unless told
-    otherwise.
+    otherwise; `whole` trains its one weight instead.
     """
 
-    def make(schedule="epsilon", *, adapter=True, dtype=torch.float32, **sampling) -> Policy:
+    def make(schedule="epsilon", *, adapter=True, whole=False, dtype=torch.float32, **sampling) -> Policy:
         schedule = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         settings = {"num_steps": 20, "guidance_scale": 1.0, "rule": "ddim", "eta": 1.0} | sampling
         lora = SimpleNamespace(rank=1, alpha=None, init="gaussian") if adapter else None
-        return Policy(Gaussian(schedule, dtype=dtype), SimpleNamespace(**settings), lora)
+        return Policy(Gaussian(schedule, dtype=dtype), SimpleNamespace(**settings), "all" if whole else lora)
 
     return make
 

@@ -62,7 +62,7 @@ def changed_policy(family: str, pipelines: dict[str, Path], seed: int = 0) -> La
     policy = Policy(backbone, SamplingSettings(), LoraSettings(rank=RANK, alpha=ALPHA))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in policy.adapters:
+        for parameter in policy.trained:
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return backbone
 

@@ -72,7 +72,7 @@ def policy(backbone: StableDiffusion3, *, adapter: bool = True, guidance_scale: 
         backbone, sampling, SimpleNamespace(rank=2, alpha=None, init="gaussian") if adapter else None
     )
     torch.manual_seed(1)
-    for parameter in made.adapters:
+    for parameter in made.trained:
         torch.nn.init.normal_(parameter, std=0.1)
     return made
 

@@ -13,27 +13,37 @@ from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
+from torch import Tensor
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
 )
 
 from backbones._diffusers.base import LatentDiffusion
+from backbones._diffusers.random_weights import stand_in_chat_tokenizer
 from backbones.family import PipelineSettings
+from backbones.flux import Flux
 from backbones.sd import SD15, SD21V
 from backbones.sd3 import SD3Medium, SD35Medium
 from backbones.sdxl import SDXL
+from backbones.z_image import ZImage
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 PROMPTS = ["a red", "two blue", "a tree", "none"]
@@ -86,13 +96,78 @@ def sd35(folder: Path) -> Path:
     return _sd3(folder, t5=False, qk_norm="rms_norm", dual_attention_layers=(0,))
 
 
-FAMILIES = {"sd15": sd15, "sd21-v": sd21_v, "sdxl": sdxl, "sd3": sd3, "sd35": sd35}
+def flux(folder: Path) -> Path:
+    """FLUX.1-dev: packed latents, blocks with two streams and with one, distilled guidance, a dynamic shift."""
+    torch.manual_seed(0)
+    tokenizer, t5_tokenizer = tiny_unet.tokenizer(), _t5_tokenizer()
+    pipeline = FluxPipeline(
+        vae=_vae(
+            16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False
+        ),
+        text_encoder=CLIPTextModel(_clip(tokenizer)),
+        text_encoder_2=T5EncoderModel(_t5(t5_tokenizer)),
+        tokenizer=tokenizer,
+        tokenizer_2=t5_tokenizer,
+        transformer=FluxTransformer2DModel(
+            in_channels=64,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=4,
+            joint_attention_dim=40,
+            pooled_projection_dim=16,
+            guidance_embeds=True,
+            axes_dims_rope=(2, 2, 4),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )
+    return _write(pipeline, folder)
+
+
+def z_image(folder: Path) -> Path:
+    """Z-Image: a chat model's states of prompts of several lengths, one stream of tokens."""
+    torch.manual_seed(0)
+    tokenizer = stand_in_chat_tokenizer(512)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    pipeline = ZImagePipeline(
+        vae=_vae(
+            16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False
+        ),
+        text_encoder=Qwen3Model(Qwen3Config(vocab_size=len(tokenizer), **sizes, **heads)),
+        tokenizer=tokenizer,
+        transformer=ZImageTransformer2DModel(
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=16,
+            axes_dims=[4, 6, 6],
+            axes_lens=[256, 8, 8],
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )
+    return _write(pipeline, folder)
+
+
+FAMILIES = {
+    "sd15": sd15,
+    "sd21-v": sd21_v,
+    "sdxl": sdxl,
+    "sd3": sd3,
+    "sd35": sd35,
+    "flux": flux,
+    "z-image": z_image,
+}
 SETTINGS: dict[str, PipelineSettings] = {
     "sd15": SD15(),
     "sd21-v": SD21V(),
     "sdxl": SDXL(vae=None),
     "sd3": SD3Medium(t5_tokens=8),
     "sd35": SD35Medium(t5="off", t5_tokens=8),
+    "flux": Flux(t5_tokens=8, resolution=64),
+    "z-image": ZImage(text_tokens=40, resolution=64),
 }
 
 
@@ -108,7 +183,28 @@ def load(family: str, folder: Path) -> LatentDiffusion:
 
 def call_options(family: str) -> dict[str, int]:
     """What the stock pipeline's call needs besides prompts and the usual."""
-    return {"max_sequence_length": 8} if family in ("sd3", "sd35") else {}
+    size = {"height": 64, "width": 64} if family in ("flux", "z-image") else {}
+    lengths = {"sd3": 8, "sd35": 8, "flux": 8, "z-image": 40}
+    return size | ({"max_sequence_length": lengths[family]} if family in lengths else {})
+
+
+def stock_output(
+    pipeline: DiffusionPipeline, family: str, latents: Tensor, output: str, steps: int, guidance: float
+) -> Tensor:
+    """What the stock pipeline makes of latents under PROMPTS and classifier-free guidance: "latent" or "pt"."""
+    options = {"num_inference_steps": steps, "output_type": output, **call_options(family)}
+    if family != "flux":
+        scale = guidance - 1 if family == "z-image" else guidance
+        return pipeline(list(PROMPTS), latents=latents, guidance_scale=scale, **options).images
+    made = pipeline(  # what it calls guidance_scale is the distilled one
+        PROMPTS,
+        latents=pipeline._pack_latents(latents, *latents.shape),
+        guidance_scale=3.5,
+        true_cfg_scale=guidance,
+        negative_prompt=[""] * len(PROMPTS),
+        **options,
+    ).images
+    return pipeline._unpack_latents(made, 64, 64, 8) if output == "latent" else made
 
 
 def stock(family: str, folder: Path) -> DiffusionPipeline:
@@ -117,6 +213,8 @@ def stock(family: str, folder: Path) -> DiffusionPipeline:
         "sdxl": StableDiffusionXLPipeline,
         "sd3": StableDiffusion3Pipeline,
         "sd35": StableDiffusion3Pipeline,
+        "flux": FluxPipeline,
+        "z-image": ZImagePipeline,
     }
     no_t5 = {"text_encoder_3": None, "tokenizer_3": None} if family == "sd35" else {}
     pipeline = classes.get(family, StableDiffusionPipeline).from_pretrained(

@@ -235,7 +235,7 @@ def test_an_exported_lora_is_scored_as_the_policy_that_it_was(tmp_path, capsys):
     backbone = spec.backbone.load(torch.device("cpu"), torch.float32)
     policy = Policy(backbone, spec.sampling, LoraSettings(rank=2))
     generator = torch.Generator().manual_seed(0)
-    for adapter in policy.adapters:
+    for adapter in policy.trained:
         adapter.data.normal_(std=0.1, generator=generator)
     backbone.export_lora(tmp_path / "drawn" / "lora")
 

@@ -70,7 +70,7 @@ def run(folder: Path, before: dict[int, Callable[[], None]] | None = None) -> tu
             fingerprint="gaussian-lpo-s0",
             progress=False,
         )
-    return result, policy.adapters[0].detach().clone()
+    return result, policy.trained[0].detach().clone()
 
 
 @pytest.fixture(scope="module")

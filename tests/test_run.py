@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from functools import partial
 
@@ -18,7 +19,9 @@ from lpobench.learning.checkpoint import StorageError
 from lpobench.lock import run_lock
 from lpobench.plugin import UserError
 from lpobench.records.compare import comparisons
+from lpobench.records.families import families
 from lpobench.records.record import RunRecord
+from lpobench.report.tables import to_markdown
 from lpobench.run import execute, train_reward_only
 from lpobench.scoring.generate import Painter
 from lpobench.signals import Preempted
@@ -34,6 +37,38 @@ def make_spec(monkeypatch, tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "runs"
+
+
+def test_a_run_that_trains_all_weights(make_spec, out):
+    """It leaves the denoiser and no adapter, says so, and its base is the one that nobody has trained."""
+    adapted = execute(make_spec(), out)
+    spec = make_spec(train={"parameters": "all", "precision": "bf16"})
+    record = execute(spec, out)
+    assert set(record.files) - set(adapted.files) == {"denoiser/diffusion_pytorch_model.safetensors"}
+    assert set(adapted.files) - set(record.files) == {"lora/pytorch_lora_weights.safetensors"}
+    assert (record.spec["train"]["parameters"], record.training["parameters"]) == ("all", 1)
+    assert "lora" not in record.spec
+    assert "trained: all weights of the denoiser, 0.000 M parameters" in to_markdown(record)
+    assert "trained: a LoRA of rank 4, 0.000 M parameters" in to_markdown(adapted)
+    assert RunSpec.model_validate(record.spec) == spec
+    assert record.base == adapted.base
+    assert record.reused == ("generate none", "evaluate none")
+    assert record.metrics["light"].difference != 0
+    assert len({family.base for family in families([record, adapted])}) == 1
+    assert execute(spec, out) == record
+
+
+def test_the_base_is_painted_with_the_weights_of_before(make_spec, out, tmp_path):
+    """After training and after a restore of what was trained: both are there."""
+    base = execute(make_spec(method={"name": "none"}, reward=None), tmp_path / "base")
+    first = execute(make_spec(train={"parameters": "all"}), out)
+    assert first.reused == ()
+    assert first.metrics["light"].mean_base == base.metrics["light"].mean_base
+    (first.folder / "scores.csv").write_text("")
+    shutil.rmtree(out / "cache")
+    again = execute(make_spec(train={"parameters": "all"}), out)
+    assert (again.training["resumed_from"], again.reused) == (3, ())
+    assert (again.metrics, again.files) == (first.metrics, first.files)
 
 
 def test_a_run_leaves_a_complete_record(make_spec, out, capsys):

@@ -214,6 +214,37 @@ def test_id_names_the_run_and_hashes_every_number():
     assert load_spec(overrides=["device=cpu"]).id == spec.id
 
 
+def test_a_run_that_trains_an_adapter_has_the_id_it_had_before_there_was_a_choice():
+    spec, asked = load_spec(), load_spec(overrides=["train.parameters=lora"])
+    assert "parameters" not in json.loads(spec.canonical())["train"]
+    assert asked.id == spec.id
+    assert asked.model_dump(mode="json") == spec.model_dump(mode="json")
+    assert RunSpec.model_validate_json(spec.model_dump_json()).train.parameters == "lora"
+
+
+def test_a_run_that_trains_all_weights_has_no_adapter_and_float32_weights():
+    said = []
+    spec = load_spec(overrides=["train.parameters=all", "train.precision=bf16"], say=said.append)
+    assert (spec.parameters, spec.weights_precision) == ("all", "fp32")
+    assert spec.trains == "all weights of the denoiser"
+    assert "lora" not in json.loads(spec.canonical())
+    assert spec.id != load_spec(overrides=["train.precision=bf16"]).id
+    assert RunSpec.model_validate(spec.model_dump(mode="json")) == spec
+    assert said == []
+    with pytest.raises(
+        UserError, match=r"train\.parameters is all, which leaves no adapter: leave lora\.\* out"
+    ):
+        load_spec(overrides=["train.parameters=all", "lora.rank=8"])
+
+
+def test_a_recipes_adapter_goes_where_all_weights_are_trained_and_that_is_said():
+    said, recipe = [], write('method = "pairwise"\n[lora]\nrank = 8\nalpha = 4\n')
+    spec = load_spec(recipe, overrides=["train.parameters=all"], say=said.append)
+    assert spec.lora.rank == 4
+    assert said == ["my.toml: lora.rank, lora.alpha not used, train.parameters is all"]
+    assert load_spec(recipe).parameters.rank == 8
+
+
 def test_id_names_a_reward_that_is_not_the_default():
     assert load_spec(flags={"reward": "pixel"}).id.startswith("toy-pairwise-pixel-s7-")
     assert load_spec(flags={"method": "idle"}).id.startswith("toy-idle-s0-")

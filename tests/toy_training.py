@@ -64,7 +64,8 @@ class ToyPolicy:
     """As much of a Policy as the loop looks at, and what went through it."""
 
     backbone: SimpleNamespace
-    adapters: list[nn.Parameter]
+    trained: list[nn.Parameter]
+    whole: bool = False
     calls: int = 0
     rows: int = 0
     shard: tuple[int, int] = (0, 1)
@@ -105,7 +106,7 @@ class Outcome:
 
     @property
     def weight(self) -> Tensor:
-        return self.policy.adapters[0].detach()
+        return self.policy.trained[0].detach()
 
 
 def run(folder, method=None, ctx=None, *, seed=0, fingerprint="toy", stop=None, **changes) -> Outcome:

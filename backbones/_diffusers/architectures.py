@@ -46,6 +46,17 @@ T5_XXL = {
     "is_encoder_decoder": True,
     "use_cache": False,
 }
+QWEN3_4B = {
+    "vocab_size": 151936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000},
+}
 TOKENIZER = {"pad_token": "<|endoftext|>", "model_max_length": 77}
 TOKENIZER_PADDED_WITH_0 = {"pad_token": "!", "model_max_length": 77}
 
@@ -67,6 +78,7 @@ VAE_3 = VAE | {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
 }
+VAE_FLUX = VAE_3 | {"scaling_factor": 0.3611, "shift_factor": 0.1159}
 
 UNET = {
     "sample_size": 64,
@@ -118,6 +130,26 @@ MMDIT_35_LARGE = MMDIT | {
     "caption_projection_dim": 2432,
     "qk_norm": "rms_norm",
 }
+FLUX_TRANSFORMER = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+}
+Z_IMAGE_TRANSFORMER = {
+    "in_channels": 16,
+    "dim": 3840,
+    "n_layers": 30,
+    "n_refiner_layers": 2,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "cap_feat_dim": 2560,
+}
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -134,6 +166,13 @@ FLOW_SCHEDULER = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
     "num_train_timesteps": 1000,
     "shift": 3.0,
+}
+DYNAMIC_FLOW_SCHEDULER = FLOW_SCHEDULER | {
+    "use_dynamic_shifting": True,
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
 }
 
 SD15 = {
@@ -164,6 +203,22 @@ SD3 = {
     "tokenizer_3": {"model_max_length": 512},
     "scheduler": FLOW_SCHEDULER,
 }
+FLUX = {
+    "transformer": FLUX_TRANSFORMER,
+    "vae": VAE_FLUX,
+    "text_encoder": CLIP_L,
+    "text_encoder_2": T5_XXL,
+    "tokenizer": TOKENIZER,
+    "tokenizer_2": {"model_max_length": 512},
+    "scheduler": DYNAMIC_FLOW_SCHEDULER,
+}
+Z_IMAGE = {
+    "transformer": Z_IMAGE_TRANSFORMER,
+    "vae": VAE_FLUX,
+    "text_encoder": QWEN3_4B,
+    "tokenizer": {"model_max_length": 512},
+    "scheduler": FLOW_SCHEDULER | {"shift": 6.0},
+}
 ARCHITECTURES: dict[str, dict[str, dict]] = {
     "sd15": SD15,
     "sd21": SD21,
@@ -176,6 +231,8 @@ ARCHITECTURES: dict[str, dict[str, dict]] = {
     "sd3": SD3,
     "sd35": SD3 | {"transformer": MMDIT_35_MEDIUM},
     "sd35-large": SD3 | {"transformer": MMDIT_35_LARGE},
+    "flux": FLUX,
+    "z-image": Z_IMAGE,
 }
 PIPELINE_OPTIONS: dict[str, dict] = {"sdxl": {"force_zeros_for_empty_prompt": True}}
 """What model_index.json says beside the components."""

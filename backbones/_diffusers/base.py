@@ -80,7 +80,7 @@ class LatentDiffusion:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the latents of the wanted resolution."""
-        config, pixels = self.denoiser.config, self.settings.resolution
+        config, pixels = self.denoiser.config, self.settings.pixels
         side = config.sample_size if pixels is None else pixels // self.pixels_per_latent
         return config.in_channels, side, side
 
@@ -186,9 +186,17 @@ class LatentDiffusion:
 
     def export_lora(self, folder: Path) -> None:
         """Write `pytorch_lora_weights.safetensors` with its metadata, load it into a stock pipeline and compare."""
-        from backbones._diffusers.lora import export_lora
+        from backbones._diffusers.export import export_lora
 
         export_lora(self, folder)
+
+    def export_denoiser(self, folder: Path) -> None:
+        """Write the denoiser as `save_pretrained` does, into a folder of its name, load it into a stock pipeline and
+        compare.
+        """
+        from backbones._diffusers.export import export_denoiser
+
+        export_denoiser(self, folder)
 
     def load_checkpoint(self, path: Path, *, check_only: bool = False) -> str:
         """Put a LoRA or a whole denoiser onto the denoiser in place; what it is, in one line."""

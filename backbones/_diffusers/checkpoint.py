@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
     convert_sd3_transformer_checkpoint_to_diffusers,
@@ -29,7 +30,7 @@ State = dict[str, Tensor]
 Changes = Iterable[tuple[Tensor, Tensor]]
 """Weights and what they shall be."""
 ORIGINAL = "model.diffusion_model."
-"""What the denoiser's keys start with in Stability AI's own single files."""
+"""What the denoiser's keys start with in Stability AI's own single files, which are converted for its models alone."""
 
 
 @torch.no_grad()
@@ -39,10 +40,8 @@ def load_checkpoint(backbone: LatentDiffusion, path: Path, *, check_only: bool =
     `path` is a file (safetensors, or a pickle of tensors alone) or a folder that holds one. Raises UserError when a
     key or a size does not fit this denoiser, MissingAsset when there is no file; the weights are then untouched.
     """
-    if getattr(backbone.denoiser, "peft_config", None):
-        raise UserError(
-            f"checkpoint {path}: {backbone.name} is being trained; load it before adapters are added"
-        )
+    if any(parameter.requires_grad for parameter in backbone.denoiser.parameters()):
+        raise UserError(f"checkpoint {path}: {backbone.name} is being trained; load it before that")
     found = find_weights(path, backbone.component)
     state = read_weights(found)
     plan = _merged_lora if any("lora" in key for key in state) else _whole_denoiser
@@ -117,7 +116,7 @@ def _whole_denoiser(backbone: LatentDiffusion, found: WeightsFile, state: State)
 def _own_names(backbone: LatentDiffusion, found: WeightsFile, state: State) -> State:
     """diffusers' names, without the pipeline's word for the denoiser."""
     original = {key: value for key, value in state.items() if key.startswith(ORIGINAL)}
-    if not original:
+    if not original or not isinstance(backbone.denoiser, UNet2DConditionModel | SD3Transformer2DModel):
         return {key.removeprefix(f"{backbone.component}."): value for key, value in state.items()}
     try:
         if backbone.component == "unet":

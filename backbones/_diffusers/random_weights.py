@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from typing import TypeVar
 
 import diffusers
@@ -11,7 +12,15 @@ from accelerate import init_empty_weights
 from diffusers import ConfigMixin, DiffusionPipeline
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
-from transformers import CLIPTokenizer, T5Tokenizer
+from transformers import (
+    AutoTokenizer,
+    CLIPTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Tokenizer,
+    Qwen3Model,
+    T5Tokenizer,
+)
 
 from backbones._diffusers.architectures import ARCHITECTURES, PIPELINE_OPTIONS
 from backbones._diffusers.parts import quiet
@@ -22,6 +31,8 @@ Module = TypeVar("Module", bound=nn.Module)
 STD = 0.02
 NOISE = 2**22 + 3
 """Random numbers drawn; longer weights repeat them."""
+LEFT_OPEN: dict[type, type] = {PreTrainedModel: Qwen3Model, AutoTokenizer: Qwen2Tokenizer}
+"""Classes of parts that a pipeline's signature does not name: Z-Image's."""
 
 
 class RandomSource:
@@ -48,7 +59,7 @@ class RandomSource:
 
     def tokenizer(self, name: str, cls: type[Part]) -> Part:
         options = self.components[name]
-        return stand_in_t5_tokenizer(**options) if name == "tokenizer_3" else stand_in_tokenizer(**options)
+        return STAND_INS[cls](**options)
 
     def scheduler_config(self) -> dict:
         return dict(self.components["scheduler"])
@@ -67,6 +78,7 @@ class RandomSource:
         if name == "scheduler":
             return getattr(diffusers, config["_class_name"]).from_config(config)
         (cls,) = pipeline._get_signature_types()[name]
+        cls = LEFT_OPEN.get(cls, cls)
         return self.tokenizer(name, cls) if name.startswith("tokenizer") else self.module(name, cls, dtype)
 
 
@@ -118,3 +130,17 @@ def stand_in_t5_tokenizer(model_max_length: int) -> T5Tokenizer:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     pieces += [(letter, -3.0) for letter in string.printable.strip()]
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=model_max_length)
+
+
+def stand_in_chat_tokenizer(model_max_length: int) -> Qwen2Tokenizer:
+    """Bytes, no merges; who speaks and what is said, a line each."""
+    vocab = {token: i for i, token in enumerate([*sorted(ByteLevel.alphabet()), "<|endoftext|>"])}
+    chat = "{% for said in messages %}{{ said.role }}\n{{ said.content }}\n{% endfor %}"
+    return Qwen2Tokenizer(vocab=vocab, merges=[], model_max_length=model_max_length, chat_template=chat)
+
+
+STAND_INS: dict[type, Callable[..., PreTrainedTokenizerBase]] = {
+    CLIPTokenizer: stand_in_tokenizer,
+    T5Tokenizer: stand_in_t5_tokenizer,
+    Qwen2Tokenizer: stand_in_chat_tokenizer,
+}

@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from backbones._diffusers.base import LatentDiffusion
 from backbones._diffusers.parts import Source
+from backbones._diffusers.text import token_ids
 from backbones.family import PipelineSettings
 from lpobench.sampling import VariancePreserving
 from lpobench.sampling.once import Once, SharesHalves, before_text
@@ -40,11 +41,8 @@ class StableDiffusion(LatentDiffusion, SharesHalves):
     def encode_prompt(self, prompts: list[str]) -> TextConditioning:
         """One row per prompt, cut at the tokenizer's length; the negative prompt of SD1.x and SD2.x is ""."""
         with self.encoding():
-            length = self.tokenizer.model_max_length
-            tokens = self.tokenizer(
-                prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            )
-            return TextConditioning(self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state)
+            ids = token_ids(self.tokenizer, prompts, self.tokenizer.model_max_length)
+            return TextConditioning(self.text_encoder(ids.to(self.device)).last_hidden_state)
 
     def predict(
         self, latents: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], conditioning: TextConditioning

@@ -10,10 +10,11 @@ from diffusers import SD3Transformer2DModel
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5Tokenizer
 
 from backbones._diffusers.base import LatentDiffusion
 from backbones._diffusers.parts import Source
+from backbones._diffusers.text import encode_t5, load_t5, token_ids
 from lpobench.plugin import UserError
 from lpobench.sampling import RectifiedFlow
 from lpobench.types import Conditioning
@@ -61,16 +62,9 @@ class StableDiffusion3(LatentDiffusion):
         self.tokenizer_3, self.text_encoder_3 = None, None
         if settings.t5 != "off":
             self.tokenizer_3 = source.tokenizer("tokenizer_3", T5Tokenizer)
-            self.text_encoder_3 = self._load_t5(settings)
+            self.text_encoder_3 = load_t5(self, "text_encoder_3", settings.t5)
         self.transformer = self.load_denoiser(SD3Transformer2DModel)
         self._check_resolution()
-
-    def _load_t5(self, settings: SD3Medium) -> T5EncoderModel:
-        if settings.t5 == "device":
-            return self.load_text_encoder("text_encoder_3", T5EncoderModel)
-        self.stay_on_cpu = ("text_encoder_3",)
-        dtype = torch.bfloat16 if self.dtype == torch.float16 else self.dtype
-        return self.source.module("text_encoder_3", T5EncoderModel, dtype)
 
     def _check_resolution(self) -> None:
         config = self.transformer.config
@@ -96,22 +90,15 @@ class StableDiffusion3(LatentDiffusion):
     def _encode_clip(
         self, tokenizer: CLIPTokenizer, encoder: CLIPTextModelWithProjection, prompts: list[str]
     ):
-        length = self.tokenizer.model_max_length
-        tokens = tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+        ids = token_ids(tokenizer, prompts, self.tokenizer.model_max_length)
+        return encoder(ids.to(self.device), output_hidden_states=True)
 
     def _encode_t5(self, prompts: list[str]) -> Float[Tensor, "n tokens width"]:
         if self.text_encoder_3 is None:
             width = self.transformer.config.joint_attention_dim
             return torch.zeros((len(prompts), self.t5_tokens, width), device=self.device, dtype=self.dtype)
-        tokens = self.tokenizer_3(
-            prompts, padding="max_length", max_length=self.t5_tokens, truncation=True, return_tensors="pt"
-        )
-        return self.text_encoder_3(tokens.input_ids.to(self.text_encoder_3.device))[0].to(
-            self.device, self.dtype
-        )
+        ids = token_ids(self.tokenizer_3, prompts, self.t5_tokens)
+        return encode_t5(self, self.text_encoder_3, ids)
 
     def predict(
         self, latents: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], conditioning: SD3Conditioning

@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from backbones._diffusers.base import LatentDiffusion
 from backbones._diffusers.parts import Source
+from backbones._diffusers.text import token_ids
 from backbones.family import PipelineSettings
 from lpobench.sampling import VariancePreserving
 from lpobench.types import Conditioning
@@ -61,11 +62,8 @@ class StableDiffusionXL(LatentDiffusion):
         )
 
     def _encode(self, tokenizer: CLIPTokenizer, encoder: CLIPTextModel, prompts: list[str]):
-        length = tokenizer.model_max_length
-        tokens = tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return encoder(tokens.input_ids.to(self.device), output_hidden_states=True)
+        ids = token_ids(tokenizer, prompts, tokenizer.model_max_length)
+        return encoder(ids.to(self.device), output_hidden_states=True)
 
     def predict(
         self, latents: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], conditioning: SDXLConditioning

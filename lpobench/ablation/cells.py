@@ -205,7 +205,7 @@ def label_of(ablation: Ablation, combination: Sequence[Choice]) -> str:
 def _training(spec: RunSpec) -> str:
     """What decides a reward model's training, as far as it can be told without reading weights."""
     document = spec.model_dump(mode="json")
-    parts = [document["backbone"], document["reward"], document["train"]["precision"], spec.seed]
+    parts = [document["backbone"], document["reward"], spec.weights_precision, spec.seed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

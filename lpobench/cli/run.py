@@ -111,6 +111,7 @@ def _plan(
         "state": _state(folder),
         "missing": _missing(spec, train_reward),
         "reward": "trained first" if train_reward else "loaded" if spec.reward else "none",
+        "trains": spec.trains,
         "updates": updates,
         "images": prompts * spec.eval.images_per_prompt * (2 if compared else 1),
         **processes,

@@ -44,7 +44,8 @@ def show_name(
     if name in built_in_recipes() or name.endswith(".toml") or Path(name).is_file():
         spec = load_spec(name)
         document = spec.model_dump(mode="json")
-        return show_json(document) if as_json else show(f"# id: {spec.id}\n\n{to_toml(document)}".rstrip())
+        header = f"# id: {spec.id}\n# trains: {spec.trains}\n\n"
+        return show_json(document) if as_json else show(f"{header}{to_toml(document)}".rstrip())
     if name in (files := built_in()):
         text = files[name].read_text(encoding="utf-8")
         return show_json(tomllib.loads(text)) if as_json else show(text.rstrip())

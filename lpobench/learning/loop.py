@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
-from lpobench.launch import ranks
+from lpobench.launch import memory, ranks
 from lpobench.learning import setup
 from lpobench.learning.batches import Cursor, Pairs, rows_for_update, shuffled
 from lpobench.learning.metrics import MetricsLog
@@ -24,6 +24,7 @@ from lpobench.spec import TrainSettings
 from lpobench.types import Context
 
 MAX_EMPTY_ROUNDS = 20
+LESS = "AdamW keeps two more numbers for each that is trained: fewer are with train.parameters lora"
 
 
 class NonFiniteLoss(UserError):
@@ -83,7 +84,7 @@ class Loop:
             ctx.num_pairs = settings.prompts_per_round
         device = ctx.policy.backbone.device
         accelerator = setup.accelerator(settings, device)
-        optimizer = setup.adamw(ctx.policy.adapters, settings, method.learning_rate(settings))
+        optimizer = setup.adamw(ctx.policy.trained, settings, method.learning_rate(settings))
         optimizer = accelerator.prepare(optimizer)
         if settings.gradient_checkpointing:
             ctx.policy.backbone.denoiser.enable_gradient_checkpointing()
@@ -143,7 +144,8 @@ class Loop:
             values = _to_floats({**means, "grad_norm": self._clip()})
             values |= _added(ranks.gather({name: values[name] for name in means}))
             self._guard(values)
-            self.optimizer.step()
+            with memory.explained(f"in the optimiser step of update {state.update + 1}", LESS):
+                self.optimizer.step()
             self.optimizer.zero_grad()
         state.update += 1
         state.trained += num
@@ -165,9 +167,7 @@ class Loop:
     def _clip(self) -> Tensor:
         """Scale the gradient to norm `max_grad_norm` where it is longer; the norm before that."""
         limit = self.settings.max_grad_norm
-        return self.accelerator.clip_grad_norm_(
-            self.ctx.policy.adapters, math.inf if limit is None else limit
-        )
+        return self.accelerator.clip_grad_norm_(self.ctx.policy.trained, math.inf if limit is None else limit)
 
     def _guard(self, values: dict[str, float]) -> None:
         """Stop on a loss or gradient that is not finite, save an overflow that fp16's scaler will mend."""

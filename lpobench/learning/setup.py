@@ -26,10 +26,15 @@ def accelerator(settings: TrainSettings, device: torch.device) -> Accelerator:
     return Accelerator(mixed_precision=PRECISIONS[settings.precision], cpu=device.type == "cpu")
 
 
-def adamw(adapters: list[nn.Parameter], settings: TrainSettings, learning_rate: float) -> torch.optim.AdamW:
+def adamw(parameters: list[nn.Parameter], settings: TrainSettings, learning_rate: float) -> torch.optim.AdamW:
     """At a learning rate that is constant after its warm-up."""
+    one_by_one = settings.parameters == "all"  # together, a GPU would need another copy of all of them
     return torch.optim.AdamW(
-        adapters, lr=learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        parameters,
+        lr=learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        foreach=False if one_by_one else None,
     )
 
 

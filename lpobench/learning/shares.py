@@ -81,7 +81,7 @@ class Shares:
             )
             self.fitted_rows = self._rows_at_a_time(state, num)
         self._count(state, f"update {state.update + 1}")
-        ranks.sum_gradients(self.ctx.policy.adapters)
+        ranks.sum_gradients(self.ctx.policy.trained)
         return means
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ FORMAT = 2
 
 @dataclass
 class TrainState:
-    """Where the run is. The rest of its state is in the adapters, the optimiser and the generators."""
+    """Where the run is. The rest of its state is in what is trained, the optimiser and the generators."""
 
     update: int = 0
     """Optimiser steps taken."""
@@ -87,7 +87,7 @@ class StateFiles:
         scaler = self.scaler.state_dict() if self.scaler else None
         document = {"format": FORMAT, "fingerprint": self.fingerprint, "state": values, "scaler": scaler}
         files: dict[str, checkpoint.Content] = {
-            "adapters.safetensors": lambda: tensors.to_bytes(self._adapters()),
+            self._weights_file(): lambda: tensors.to_bytes(self._trained()),
             "optimizer.safetensors": lambda: tensors.to_bytes(
                 tensors.optimizer_tensors(self.optimizer, self._names())
             ),
@@ -112,7 +112,7 @@ class StateFiles:
             return None
         document = json.loads((folder / "state.json").read_bytes())
         self._check(folder, document)
-        self._load_adapters(tensors.from_file(folder / "adapters.safetensors"))
+        self._load_trained(tensors.from_file(folder / self._weights_file()))
         optimizer = tensors.from_file(folder / "optimizer.safetensors")
         tensors.load_optimizer(self.optimizer, self._names(), optimizer)
         tensors.load_random_states(
@@ -140,16 +140,19 @@ class StateFiles:
         columns = tensors.from_file(folder / "rows.safetensors")
         return tensors.rows_class(saved["kind"], self.method)(**columns, **saved["strings"])
 
-    def _adapters(self) -> dict[str, Tensor]:
-        return dict(zip(self._names(), self.ctx.policy.adapters, strict=True))
+    def _weights_file(self) -> str:
+        return "denoiser.safetensors" if self.ctx.policy.whole else "adapters.safetensors"
+
+    def _trained(self) -> dict[str, Tensor]:
+        return dict(zip(self._names(), self.ctx.policy.trained, strict=True))
 
     @torch.no_grad()
-    def _load_adapters(self, saved: dict[str, Tensor]) -> None:
-        for name, parameter in self._adapters().items():
+    def _load_trained(self, saved: dict[str, Tensor]) -> None:
+        for name, parameter in self._trained().items():
             parameter.copy_(saved[name])
 
     def _names(self) -> list[str]:
-        return tensors.names_of(self.ctx.policy.adapters, self.ctx.policy.backbone.denoiser)
+        return tensors.names_of(self.ctx.policy.trained, self.ctx.policy.backbone.denoiser)
 
     def _device(self) -> torch.device:
         return self.ctx.policy.backbone.device

@@ -63,6 +63,8 @@ class TrainResult:
     """Rows that `collect` returned, by the timestep of their step; empty where rows are no steps."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """What a pair must exceed to be a row, by timestep; empty where the method keeps all."""
+    parameters: int = 0
+    """Numbers that were trained: those of the adapters, or of all weights of the denoiser."""
     completed: bool = True
 
     @classmethod
@@ -84,6 +86,7 @@ class TrainResult:
             collect_passes=state.collect_passes,
             rows_by_t=state.rows_by_t,
             thresholds=run.method.thresholds(run.ctx.policy),
+            parameters=sum(parameter.numel() for parameter in run.ctx.policy.trained),
         )
 
 
@@ -100,7 +103,7 @@ def train(
     fingerprint: str,
     progress: bool = True,
 ) -> TrainResult:
-    """Train `ctx.policy.adapters` for `num_updates` steps, from the newest checkpoint in `folder` if any.
+    """Train `ctx.policy.trained` for `num_updates` steps, from the newest checkpoint in `folder` if any.
 
     Rounds are fed with `pairs` where they are given, else with `prompts`. Writes `metrics.jsonl` and
     `checkpoints/`. Seeds `ctx.generator` and sets `ctx.next_prompts` or `ctx.next_pairs`; torch's own

@@ -171,6 +171,8 @@ class Estimate(Settings):
     unit_flops: int
     environment: Environment
     notes: tuple[str, ...] = ()
+    parameters: int = 0
+    """Numbers that are trained."""
 
     @property
     def hours(self) -> float:

@@ -141,10 +141,10 @@ def _base_names(by_base: dict[str, list[Family]]) -> dict[str, str]:
     for backbone, bases in alike.items():
         settings = []
         for base in bases:
-            spec = by_base[base][0].first.spec
+            family = by_base[base][0]
             kept = {
-                "backbone": spec.get("backbone"),
-                "train": {"precision": spec.get("train", {}).get("precision")},
+                "backbone": family.first.spec.get("backbone"),
+                "train": {"precision": family.precision},
             }
             settings.append(flat(kept))
         for base, setting in zip(

@@ -30,9 +30,14 @@ class Family:
     @property
     def base(self) -> str:
         """Which untouched backbone: equal for families that may be ranked against each other."""
-        spec = self.first.spec
-        precision = spec.get("train", {}).get("precision")
-        return json.dumps([self.first.backbone, spec.get("backbone"), precision], sort_keys=True)
+        backbone = self.first.spec.get("backbone")
+        return json.dumps([self.first.backbone, backbone, self.precision], sort_keys=True)
+
+    @property
+    def precision(self) -> str | None:
+        """Of the untouched backbone's weights."""
+        train = self.first.spec.get("train", {})
+        return "fp32" if train.get("parameters") == "all" else train.get("precision")
 
     @property
     def method(self) -> str:

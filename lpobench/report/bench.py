@@ -62,9 +62,10 @@ def _settings(found: Measurement) -> list[str]:
     if found.verb == "scaling":
         return ["one round of sampling; one value is changed at a time"]
     sampling = setup["sampling"]
+    trained = f"LoRA rank {setup['lora_rank']}" if "lora_rank" in setup else f"{setup['trained']} trained"
     return [
         f"{setup['method']['name']}, reward {setup['reward']}, {sampling['num_steps']} steps, guidance "
-        f"{sampling['guidance_scale']:g}, LoRA rank {setup['lora_rank']}; {setup['prompts_per_round']} prompts a "
+        f"{sampling['guidance_scale']:g}, {trained}; {setup['prompts_per_round']} prompts a "
         f"round, {setup['rows_per_update']} rows an update, at most {setup['minibatch']} at a time"
     ]
 
@@ -306,6 +307,8 @@ def estimate_lines(cost: Estimate) -> list[str]:
         f"{cost.forward_seconds:.4g} s each, alone)",
         f"time: {cost.hours:.3g} hours by one process on {where.device}{busy}",
     ]
+    if cost.parameters:
+        lines.append(f"trained: {_millions(cost.parameters)} parameters")
     units = {"collect": "rounds", "update": "updates", "generate": "images", "evaluate": "images"}
     for name, phase in cost.phases.items():
         many = f", {phase.times:,} {units[name]}" if name in units else ""

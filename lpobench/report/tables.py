@@ -65,10 +65,21 @@ def _header(record: RunRecord) -> list[str]:
     if record.checkpoint:
         lines += [record.checkpoint.loaded, _protocol(record, "nothing trained")]
     else:
-        lines.append(_protocol(record, "1 training seed"))
+        lines += [*_trained(record), _protocol(record, "1 training seed")]
     if record.limit is not None:
         lines.append(f"cut short by --limit {record.limit}: for trying things, not a result")
     return [*lines, f"record {record.id}"]
+
+
+def _trained(record: RunRecord) -> list[str]:
+    """What was trained; older records do not tell how many numbers those are."""
+    num = (record.training or {}).get("parameters")
+    if not num:
+        return []
+    spec = record.spec
+    whole = spec["train"].get("parameters") == "all"
+    what = "all weights of the denoiser" if whole else f"a LoRA of rank {spec['lora']['rank']}"
+    return [f"trained: {what}, {num / 1e6:,.3f} M parameters"]
 
 
 def _protocol(record: RunRecord, seeds: str) -> str:

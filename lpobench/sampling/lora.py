@@ -10,7 +10,7 @@ from jaxtyping import Float
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from lpobench.sampling.adapters import Switched
+from lpobench.sampling.switched import Switched
 
 
 class LoraLinear(Linear, Switched):
@@ -20,11 +20,11 @@ class LoraLinear(Linear, Switched):
     """Last input and output, where they are kept."""
 
     @property
-    def adapters_on(self) -> bool:
+    def as_policy(self) -> bool:
         return not self.disable_adapters
 
-    @adapters_on.setter
-    def adapters_on(self, on: bool) -> None:
+    @as_policy.setter
+    def as_policy(self, on: bool) -> None:
         self._disable_adapters = not on
         self.keep(self._kept is not None)
 

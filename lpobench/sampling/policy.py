@@ -1,7 +1,8 @@
 """The trained backbone, its frozen reference, and the Gaussian step they both define.
 
 Policy and reference are one set of weights: LoRA adapters on for the one, off for the other (LPO's released
-code keeps a second copy of the model). Conditional and unconditional branches run as one batch.
+code keeps a second copy of the model). Only where all weights are trained, a frozen copy is kept (whole.py).
+Conditional and unconditional branches run as one batch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lpobench.plugin import UserError
-from lpobench.sampling.adapters import switched
 from lpobench.sampling.once import Once, SharesHalves
 from lpobench.sampling.step import Rule, StepDistribution, transition
+from lpobench.sampling.switched import Switched, switched
+from lpobench.sampling.whole import Whole
 from lpobench.types import Backbone, Conditioning
 
 if TYPE_CHECKING:
@@ -47,15 +49,22 @@ class Lora(Protocol):
 
 
 class Policy:
-    """A backbone with trainable adapters, sampled with classifier-free guidance.
+    """A backbone that can be trained, sampled with classifier-free guidance.
 
+    `trained` are the parameters that are: of LoRA adapters, or with "all" those of the whole denoiser (`whole`).
     `calls` counts denoiser forward passes, `rows` the latents that went through them (guidance doubles rows, not
     calls), `decodes` the images that were decoded. `timesteps` and `stds` describe the sampling grid as Python
     floats, so that control flow reads no device. A rollout makes `shard` = (index, count) of the prompts it is
     given; the training loop sets it.
     """
 
-    def __init__(self, backbone: Backbone, sampling: Sampling, lora: Lora | None = None, seed: int = 0):
+    def __init__(
+        self,
+        backbone: Backbone,
+        sampling: Sampling,
+        parameters: Lora | Literal["all"] | None = None,
+        seed: int = 0,
+    ):
         self.backbone = backbone
         self.num_steps, self.guidance_scale = sampling.num_steps, sampling.guidance_scale
         self.rule, self.eta = sampling.rule, sampling.eta
@@ -72,9 +81,15 @@ class Policy:
         self._remembered: dict[str, Conditioning] = {}
         self._last: tuple[list[str], Conditioning | None] = ([], None)
         backbone.denoiser.requires_grad_(False)
-        self._reading_prompts = [] if lora is None else _add_lora(backbone, lora, seed)
-        self.adapters: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
-        self._switches = switched(backbone.denoiser) if self.adapters else []
+        self.whole = parameters == "all"
+        self._reading_prompts: list[LoraLinear] = []
+        self._switches: list[Switched] = []
+        if self.whole:
+            self._switches = [Whole(backbone.denoiser)]
+        elif parameters is not None:
+            self._reading_prompts = _add_lora(backbone, parameters, seed)
+            self._switches = switched(backbone.denoiser)
+        self.trained: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
         self._once = backbone.once if isinstance(backbone, SharesHalves) else Once([])
 
     @property
@@ -154,7 +169,7 @@ class Policy:
 
     @contextmanager
     def reference(self) -> Iterator["Policy"]:
-        """Inside, the same weights act as the frozen reference: adapters off, no gradients. May be nested."""
+        """Inside, this is the frozen reference: adapters off, or the base's weights; no gradients. May be nested."""
         self._reference_depth += 1
         self._switch()
         try:
@@ -192,9 +207,9 @@ class Policy:
             layer.keep(on)
 
     def _switch(self) -> None:
-        """Adapters on, unless this is the reference now."""
+        """To what is trained, unless this is the reference now."""
         for part in self._switches:
-            part.adapters_on = self._reference_depth == 0
+            part.as_policy = self._reference_depth == 0
 
     def _gather(self, prompts: list[str]) -> Conditioning:
         distinct = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]

@@ -4,6 +4,7 @@ Every supported backbone (epsilon, v-prediction, rectified flow) lives on such a
 pair (alpha_t, sigma_t) and in which combination p * x0 + q * eps the denoiser outputs.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
@@ -15,6 +16,15 @@ from torch import Tensor
 from lpobench.plugin import UserError
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
+NOT_A_SHIFT = (
+    "shift_terminal",
+    "invert_sigmas",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "stochastic_sampling",
+)
+"""Options of diffusers' flow scheduler that make its grid or its steps something else than a shifted one of Euler's."""
 
 
 @runtime_checkable
@@ -126,33 +136,41 @@ class VariancePreserving(Schedule):
 
 @dataclass(frozen=True, eq=False)
 class RectifiedFlow(Schedule):
-    """SD3 schedule: alpha = 1 - sigma, t = 1000 * sigma, sampling grid shifted towards noise."""
+    """SD3's and FLUX.1's schedule: alpha = 1 - sigma, t = 1000 * sigma, sampling grid shifted towards noise."""
 
     shift: float = 3.0
     prediction: Prediction = "flow"
+    grid: Literal["sd3", "flux"] = "sd3"
+    """Whose pipeline in diffusers lays the sampling grid, see `timesteps`."""
 
     @classmethod
-    def from_scheduler_config(cls, config: Mapping[str, object]) -> "RectifiedFlow":
-        """Shift of a diffusers FlowMatchEulerDiscreteScheduler config; an absent one is its default, 1."""
-        for key in (
-            "use_dynamic_shifting",
-            "shift_terminal",
-            "invert_sigmas",
-            "use_karras_sigmas",
-            "use_exponential_sigmas",
-            "use_beta_sigmas",
-        ):
-            if config.get(key):
-                raise UserError(f"scheduler config: {key} is set; only a constant shift is supported")
+    def from_scheduler_config(
+        cls, config: Mapping[str, object], image_tokens: int | None = None
+    ) -> "RectifiedFlow":
+        """Shift of a diffusers FlowMatchEulerDiscreteScheduler config; an absent one is its default, 1.
+
+        `image_tokens`, of one image: FLUX.1's grid, whose shift may depend on them ("dynamic"). Raises UserError.
+        """
+        dynamic = bool(config.get("use_dynamic_shifting"))
+        refused = [key for key in NOT_A_SHIFT if config.get(key)]
+        if refused or (dynamic and image_tokens is None):
+            key = refused[0] if refused else "use_dynamic_shifting"
+            raise UserError(f"scheduler config: {key} is set; only a constant shift is supported")
         if (num_train := config.get("num_train_timesteps", 1000)) != 1000:
             raise UserError(f"scheduler config: num_train_timesteps is {num_train}, not 1000")
-        return cls(float(config.get("shift", 1.0)))
+        if image_tokens is None:
+            return cls(float(config.get("shift", 1.0)))
+        shift = dynamic_shift(config, image_tokens) if dynamic else float(config.get("shift", 1.0))
+        return cls(shift, grid="flux")
 
     def timesteps(self, num_steps: int) -> Float[Tensor, " {num_steps}+1"]:
-        """diffusers' SD3 grid. It shifts the already shifted smallest sigma once more, so the last noisy step
-        is very small (sigma 0.0089 at shift 3).
+        """diffusers' grids: sigmas evenly from 1 down to a smallest one, then shifted.
+
+        FLUX.1's smallest is 1 / num_steps. SD3's is the shifted 0.001, which is so shifted once more: the last noisy
+        step is very small (sigma 0.0089 at shift 3).
         """
-        sigma = self._shifted(torch.linspace(1, self._shifted(0.001), num_steps, dtype=torch.float64))
+        smallest = 1 / num_steps if self.grid == "flux" else self._shifted(0.001)
+        sigma = self._shifted(torch.linspace(1, smallest, num_steps, dtype=torch.float64))
         return torch.cat([1000 * sigma, torch.zeros(1)]).float()
 
     def random_timesteps(self, num: int, generator: torch.Generator | None = None) -> Float[Tensor, " {num}"]:
@@ -166,6 +184,19 @@ class RectifiedFlow(Schedule):
 
     def _shifted(self, sigma):
         return self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+
+def dynamic_shift(config: Mapping[str, object], image_tokens: int) -> float:
+    """The constant shift that diffusers' dynamic one is at a number of image tokens.
+
+    It maps sigma to e^mu / (e^mu + 1 / sigma - 1) = e^mu sigma / (1 + (e^mu - 1) sigma), with mu linear in the tokens.
+    Raises UserError for another map.
+    """
+    if (kind := config.get("time_shift_type", "exponential")) != "exponential":
+        raise UserError(f"scheduler config: time_shift_type is {kind!r}, not exponential")
+    low, high = (float(config.get(f"{end}_shift", value)) for end, value in (("base", 0.5), ("max", 1.15)))
+    first, last = (int(config.get(f"{end}_image_seq_len", n)) for end, n in (("base", 256), ("max", 4096)))
+    return math.exp(low + (high - low) * (image_tokens - first) / (last - first))
 
 
 def _mixture(prediction: Prediction, alpha: Tensor, sigma: Tensor):

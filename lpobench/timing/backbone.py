@@ -2,7 +2,7 @@
 
 The training step is the one that step-level DPO takes on one pair (methods/step_dpo.py): a pass of the reference, a
 pass of the policy and its gradient, guided, and one AdamW step. It is made from noise, with no reward: what a reward
-costs is another question. Sampling, LoRA and training settings are the run's own.
+costs is another question. Sampling, training settings and what is trained are the run's own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lpobench.spec import RunSpec
 from lpobench.timing.environment import Watch
 from lpobench.timing.phases import flops_of
 from lpobench.timing.stopwatch import Effort, forget_peak, measure, peak_memory, synchronize
-from lpobench.timing.workload import LESS, count, noise, parts_of
+from lpobench.timing.workload import LESS, count, noise, parts_of, what_trains
 from lpobench.types import Backbone
 
 BETA = 500.0
@@ -45,14 +45,15 @@ def backbone_costs(spec: RunSpec, effort: Effort, *, batch: int = 1, allow_busy:
         timings["denoiser call"] = measure(call, device, effort)
         flops = {"decode": flops_of(decode), "denoiser call": flops_of(call)}
         parameters = {name: count(module) for name, module in parts_of(backbone).items()}
-        policy = Policy(backbone, spec.sampling, spec.lora, spec.seed)
+        policy = Policy(backbone, spec.sampling, spec.parameters, spec.seed)
         if spec.backbone.releases_text_encoders:
             policy.remember([PROMPT])
             backbone.release_text_encoders()
         step = training_step(policy, spec, accelerator)
         timings["training step"] = measure(step, device, effort)
         flops["training step"] = flops_of(step)
-    parameters[f"LoRA, rank {spec.lora.rank}, trained"] = sum(adapter.numel() for adapter in policy.adapters)
+    trained = "all weights" if policy.whole else f"LoRA, rank {spec.lora.rank}"
+    parameters[f"{trained}, trained"] = sum(parameter.numel() for parameter in policy.trained)
     return Measurement(
         verb="backbone",
         setup=_setup(spec, backbone, batch),
@@ -72,7 +73,7 @@ def _setup(spec: RunSpec, backbone: Backbone, batch: int) -> dict[str, Any]:
         "batch": batch,
         "guidance_scale": spec.sampling.guidance_scale,
         "gradient_checkpointing": spec.train.gradient_checkpointing,
-        "lora_rank": spec.lora.rank,
+        **what_trains(spec),
     }
 
 
@@ -109,7 +110,7 @@ def training_step(policy: Policy, spec: RunSpec, accelerator: Accelerator) -> Ca
     middle = [index for index, std in enumerate(policy.stds) if std > 0]
     index = middle[len(middle) // 2]
     t, s = (torch.full((1,), policy.timesteps[i], device=backbone.device) for i in (index, index + 1))
-    optimizer = accelerator.prepare(setup.adamw(policy.adapters, spec.train, spec.train.learning_rate))
+    optimizer = accelerator.prepare(setup.adamw(policy.trained, spec.train, spec.train.learning_rate))
     latents, generator = noise(1, backbone), torch.Generator(backbone.device).manual_seed(1)
     with torch.no_grad(), accelerator.autocast():
         winner, loser = policy.step(latents, t, s, [PROMPT]).sample(2, generator)

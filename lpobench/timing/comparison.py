@@ -112,19 +112,19 @@ def _ratios(rounds: dict[str, dict[str, Rounds]], updates: dict[float, float]) -
 
 def gradient_difference(load: Workload, reference: Policy, rows: StepPairs) -> float:
     """Norm of the difference of the two ways' gradients over the norm of one, with adapters off their start."""
-    adapters = load.policy.adapters
-    start = [parameter.detach().clone() for parameter in adapters]
+    trained = load.policy.trained
+    start = [parameter.detach().clone() for parameter in trained]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in adapters:
+        for parameter in trained:
             parameter += MOVED * torch.randn(parameter.shape, generator=generator).to(parameter)
     method = load.spec.method
     part = rows.take(torch.arange(min(len(rows), load.spec.train.minibatch)))
     with load.loop.accelerator.autocast():
         losses = loss(method, load.policy, reference, part)[0], method.loss(load.loop.ctx, part)[0]
-    grads = [torch.autograd.grad(value, adapters) for value in losses]
+    grads = [torch.autograd.grad(value, trained) for value in losses]
     with torch.no_grad():
-        for parameter, value in zip(adapters, start, strict=True):
+        for parameter, value in zip(trained, start, strict=True):
             parameter.copy_(value)
     return relative_difference(*grads)
 

@@ -49,6 +49,7 @@ def estimate(spec: RunSpec, *, train_reward: bool = False) -> Estimate:
             unit_flops=unit,
             environment=load.environment(),
             notes=tuple(notes),
+            parameters=sum(parameter.numel() for parameter in load.policy.trained),
         )
 
 

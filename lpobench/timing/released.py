@@ -80,6 +80,10 @@ def check(spec: RunSpec) -> None:
             f"bench compare times LPO's released procedure, step-level DPO on forks; "
             f"method {name_of(method)} is another: use --method lpo"
         )
+    if spec.parameters == "all":
+        raise UserError(
+            "bench compare times the released procedure, which trains a LoRA: leave train.parameters out"
+        )
 
 
 def reference_of(policy: Policy, spec: RunSpec) -> Policy:

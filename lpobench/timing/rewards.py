@@ -28,7 +28,7 @@ from lpobench.spec import RunSpec
 from lpobench.timing.environment import Watch
 from lpobench.timing.phases import flops_of
 from lpobench.timing.stopwatch import Action, Effort, measure
-from lpobench.timing.workload import LESS, count, noise, prompts
+from lpobench.timing.workload import LESS, count, noise, prompts, what_trains
 from lpobench.types import Backbone, RewardModel
 
 STEP, ESTIMATE, DECODE, REWARD = "denoising step", "x0 prediction", "VAE decode", "reward"
@@ -52,7 +52,7 @@ def reward_costs(
     found = Found()
     with memory.explained("timing rewards", LESS):
         backbone = spec.backbone.load(device, dtype_of(spec))
-        policy = Policy(backbone, spec.sampling, spec.lora, spec.seed)
+        policy = Policy(backbone, spec.sampling, None if spec.parameters == "all" else spec.lora, spec.seed)
         found.parameters["denoiser"] = count(backbone.denoiser)
         choice = Choice.of(policy, batch, candidates)
         unit = choice.unit_flops()
@@ -103,7 +103,7 @@ def _setup(
         "guidance_scale": spec.sampling.guidance_scale,
         "prompts": batch,
         "candidates": candidates,
-        "lora_rank": spec.lora.rank,
+        **what_trains(spec),
     }
 
 

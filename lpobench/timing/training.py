@@ -63,7 +63,7 @@ def _measured(verb: str, load: Workload, name: str, timing: Timing, parts: dict[
         unit_flops=load.unit_flops(),
         parameters={
             "denoiser": count(load.backbone.denoiser),
-            "adapter": sum(parameter.numel() for parameter in load.policy.adapters),
+            "trained" if load.policy.whole else "adapter": sum(p.numel() for p in load.policy.trained),
         },
         numbers=numbers,
     )

@@ -187,7 +187,7 @@ class Workload:
             "precision": spec.train.precision,
             "latent_shape": list(self.backbone.latent_shape),
             "sampling": spec.sampling.model_dump(mode="json"),
-            "lora_rank": spec.lora.rank,
+            **what_trains(spec),
             "prompts_per_round": spec.train.prompts_per_round,
             "rows_per_update": spec.train.minibatch * spec.train.gradient_accumulation,
             "minibatch": spec.train.minibatch,
@@ -216,13 +216,13 @@ def workload(
     with memory.explained(f"timing {name_of(spec.backbone)}", LESS), tempfile.TemporaryDirectory() as folder:
         backbone, live = parts or load_parts(spec)
         reward = None if live is None else Decisive(live)
-        policy = Policy(backbone, spec.sampling, spec.lora if spec.method.trains else None, spec.seed)
+        policy = Policy(backbone, spec.sampling, spec.parameters if spec.method.trains else None, spec.seed)
         spec.method.check(policy, reward)
         if release and spec.backbone.releases_text_encoders:
             policy.remember(["", *prompts(max(PROMPTS, spec.train.prompts_per_round))])
             backbone.release_text_encoders()
         yield Workload(spec, policy, reward, watch, Path(folder))
-        if parts is not None and policy.adapters:
+        if parts is not None and policy.trained:
             backbone.denoiser.unload_lora()
 
 
@@ -249,6 +249,11 @@ def _loop(spec: RunSpec, policy: Policy, reward: RewardModel | None, folder: Pat
         pairs=pairs,
         fingerprint="bench",
     )
+
+
+def what_trains(spec: RunSpec) -> dict[str, Any]:
+    """Of a measurement's setup: the rank of the adapter, or that there is none."""
+    return {"trained": "all weights"} if spec.parameters == "all" else {"lora_rank": spec.lora.rank}
 
 
 def noise(num: int, backbone: Backbone) -> torch.Tensor:

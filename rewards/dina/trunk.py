@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lpobench.plugin import UserError
+from lpobench.weights import base_weights
 
 ADAPTER = "rm_lora"
 ADDED = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -80,7 +81,7 @@ class Trunk(nn.Module):
         super().__init__()
         depth.check(len(source.transformer_blocks))
         self.depth, self.checkpointing = depth, False
-        weights = _base_weights(source)
+        weights = base_weights(source)
         self._watched = list(weights.values()) if shared else []
         self._versions = self._count_versions()
         self.transformer = _empty(source, depth.layers)
@@ -174,12 +175,6 @@ class Trunk(nn.Module):
     def _count_versions(self) -> int:
         """Grows with every write in place, through whichever tensor of the same memory."""
         return sum(weight._version for weight in self._watched)
-
-
-def _base_weights(source: SD3Transformer2DModel) -> dict[str, Tensor]:
-    """The transformer's own weights, by the names they have without the policy's adapter."""
-    state = source.state_dict()
-    return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
 
 
 def _empty(source: SD3Transformer2DModel, layers: int) -> SD3Transformer2DModel:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lpobench.plugin import UserError
 from lpobench.sampling.once import Once, before_text
+from lpobench.weights import base_weights
 
 Features = tuple[list[Float[Tensor, "text width"]], Float[Tensor, "n deep"]]
 """Features taken from text rows only, and the deepest, which VFE guides, of all rows; pooled."""
@@ -127,12 +128,6 @@ def empty_transformer(config: dict) -> SD3Transformer2DModel:
         transformer = SD3Transformer2DModel.from_config(_portable(config))
     transformer.norm_out = transformer.proj_out = None
     return transformer
-
-
-def base_weights(denoiser: nn.Module) -> dict[str, Tensor]:
-    """A denoiser's own weights, by the names they have without a policy's adapter."""
-    state = denoiser.state_dict()
-    return {key.replace(".base_layer.", "."): value for key, value in state.items() if ".lora_" not in key}
 
 
 def _portable(config: dict) -> dict:

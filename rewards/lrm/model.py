@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
+from diffusers import SD3Transformer2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -42,6 +43,20 @@ class TextFeatures(NamedTuple):
         return TextFeatures(*(part[index] for part in self))
 
 
+def check_denoiser(backbone: Backbone) -> None:
+    """Raises UserError where there is no denoiser whose blocks are known here."""
+    if getattr(backbone, "unet", None) is not None:
+        return
+    if getattr(backbone, "transformer", None) is None:
+        raise UserError(f"reward lrm is built from a UNet or an MMDiT, backbone {backbone.name} has neither")
+    if not isinstance(backbone.transformer, SD3Transformer2DModel):
+        found = type(backbone.transformer).__name__
+        raise UserError(
+            f"reward lrm is built from a UNet or SD3's transformer, backbone {backbone.name} is a {found}; "
+            "use a reward that reads images, such as pixel or spm"
+        )
+
+
 class LatentRewardModel(nn.Module):
     """Everything in it is trainable but an MMDiT's text encoders."""
 
@@ -61,10 +76,7 @@ class LatentRewardModel(nn.Module):
     def from_backbone(cls, backbone: Backbone, vfe_scale: float, layer: int | None = None) -> Self:
         """Start from the backbone's weights, copied in float32. The new layers use the global generator."""
         has = lambda part: getattr(backbone, part, None) is not None
-        if not (has("transformer") or has("unet")):
-            raise UserError(
-                f"reward lrm is built from a UNet or an MMDiT, backbone {backbone.name} has neither"
-            )
+        check_denoiser(backbone)
         if layer is not None and not has("transformer"):
             raise UserError(
                 f"training.layer {layer}: only an MMDiT has one to choose, {backbone.name} is a UNet"

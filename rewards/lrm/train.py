@@ -24,7 +24,7 @@ from rewards.labelled import open_splits
 from rewards.lrm import folder as folders
 from rewards.lrm.config import PUBLISHED_VFE_SCALE, LRMConfig
 from rewards.lrm.fit import training_run
-from rewards.lrm.model import LatentRewardModel
+from rewards.lrm.model import LatentRewardModel, check_denoiser
 from rewards.lrm.noise import check_trainable
 from rewards.lrm.settings import LRM
 
@@ -43,6 +43,7 @@ def train_reward(
     Returns the accuracy-by-timestep table of each held-out split of the first source of pairs.
     """
     training = settings.training
+    check_denoiser(backbone)
     pairs, held_out = open_splits(settings.pairs, backbone, training.mpcf)
     vfe_scale = PUBLISHED_VFE_SCALE if settings.vfe_scale is None else settings.vfe_scale
     model = new_model(backbone, vfe_scale, seed, training.layer).to(device)

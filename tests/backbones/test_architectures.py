@@ -2,9 +2,22 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
 from peft import LoraConfig
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen3Model,
+    T5EncoderModel,
+)
 
 from backbones._diffusers.architectures import ARCHITECTURES, SD15
 from backbones._diffusers.base import LatentDiffusion
@@ -31,8 +44,12 @@ def millions(module) -> float:
         ("sd3", "transformer", SD3Transformer2DModel, 2028.3),
         ("sd35", "transformer", SD3Transformer2DModel, 2243.2),
         ("sd35-large", "transformer", SD3Transformer2DModel, 8056.6),
+        ("flux", "transformer", FluxTransformer2DModel, 11901.4),
         ("sd15", "vae", AutoencoderKL, 83.7),
         ("sd3", "vae", AutoencoderKL, 83.8),
+        ("flux", "vae", AutoencoderKL, 83.8),
+        ("z-image", "transformer", ZImageTransformer2DModel, 6154.9),
+        ("z-image", "text_encoder", Qwen3Model, 4022.5),
         ("sd15", "text_encoder", CLIPTextModel, 123.1),
         ("sd21", "text_encoder", CLIPTextModel, 340.4),
         ("sdxl", "text_encoder_2", CLIPTextModelWithProjection, 694.7),
@@ -40,9 +57,9 @@ def millions(module) -> float:
     ],
 )
 def test_parameters_are_the_published_ones(architecture, name, cls, count, monkeypatch):
-    if name == "transformer":  # its table of positions is no parameter, and takes seconds
-        config = ARCHITECTURES[architecture]["transformer"] | {"pos_embed_max_size": 64}
-        monkeypatch.setitem(ARCHITECTURES, architecture, {"transformer": config})
+    config = ARCHITECTURES[architecture][name]
+    if "pos_embed_max_size" in config:  # a table of positions is no parameter, and takes seconds
+        monkeypatch.setitem(ARCHITECTURES, architecture, {name: config | {"pos_embed_max_size": 64}})
     assert millions(RandomSource(architecture).empty(name, cls)) == pytest.approx(count, abs=0.05)
 
 
@@ -109,7 +126,7 @@ def test_random_weights_train_and_are_exported(random, tmp_path):
     backbone = random()
     policy = Policy(backbone, SamplingSettings(), LoraSettings(rank=2))
     with torch.no_grad():
-        for parameter in policy.adapters:
+        for parameter in policy.trained:
             parameter.add_(0.1)
     backbone.export_lora(tmp_path)
     assert (tmp_path / "pytorch_lora_weights.safetensors").is_file()

@@ -32,6 +32,6 @@ def test_export_writes_the_trained_shift(make_policy, tmp_path):
     from safetensors.torch import load_file
 
     policy = make_policy()
-    policy.adapters[0].data.fill_(0.25)
+    policy.trained[0].data.fill_(0.25)
     policy.backbone.export_lora(tmp_path / "lora")
     assert load_file(tmp_path / "lora" / "pytorch_lora_weights.safetensors")["shift"].item() == 0.25

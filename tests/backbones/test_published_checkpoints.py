@@ -16,7 +16,7 @@ from lpobench.plugin import MissingAsset
 CLOSE = 1e-5
 
 
-@pytest.fixture(params=["sd15", "sd21-v", "sdxl", "sd3", "sd35"])
+@pytest.fixture(params=["sd15", "sd21-v", "sdxl", "sd3", "sd35", "flux"])
 def family(request):
     return request.param
 
@@ -121,6 +121,7 @@ def test_without_an_alpha_the_rank_is_taken_and_said(backbone, trained, tmp_path
     assert "rank 4, alpha not stated and so the rank, from" in assert_loaded(backbone, trained, file)
 
 
+@pytest.mark.parametrize("family", ["sd15", "sd21-v", "sdxl", "sd3", "sd35"], indirect=True)
 def test_lora_of_a_convolution(backbone):
     """up (out, r, 1, 1) and down (r, in, h, w) find the layer by its name."""
     names = [

@@ -56,7 +56,7 @@ def test_every_word_of_the_grammar_is_one_token(backbone):
 def test_exported_lora_reproduces_the_policy_in_a_stock_pipeline(backbone, stock, tmp_path):
     policy = Policy(backbone, SamplingSettings(), LoraSettings(rank=4, alpha=8))
     with torch.no_grad():
-        for parameter in policy.adapters:
+        for parameter in policy.trained:
             parameter.add_(0.05 * torch.randn_like(parameter))
     backbone.export_lora(tmp_path)
     fresh = StableDiffusionPipeline.from_pretrained(SHIPPED / "tiny-sd15", use_safetensors=True)

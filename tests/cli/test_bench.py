@@ -269,6 +269,7 @@ def test_growth_over_an_axis(cli, tmp_path):
     ("words", "code", "message"),
     [
         ("bench compare --set method.inner_steps=1", 2, "step-level DPO on forks"),
+        ("bench compare --set train.parameters=all", 2, "the released procedure, which trains a LoRA"),
         ("bench rollout --method none", 2, "trains nothing"),
         (
             "bench rollout --backbone tiny-sd15 --random",
@@ -332,6 +333,20 @@ def test_rewards_beside_the_published_ones(measured):
         ["spm: whole step, k = 4, a candidate at a time", "6.23 x", "6.23 x"],
         ["spm: whole step, 4 in one batch", "5.00 x", "5.00 x"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [({"lora_rank": 8}, "LoRA rank 8"), ({"trained": "all weights"}, "all weights trained")],
+)
+def test_the_table_says_what_is_trained(measured, trained, said):
+    setup = {"backbone": {"name": "sd15"}, "method": {"name": "lpo"}, "reward": "lrm", "precision": "bf16"}
+    setup |= {"sampling": {"num_steps": 20, "guidance_scale": 5.0}, "prompts_per_round": 4}
+    setup |= {"rows_per_update": 16, "minibatch": 8} | trained
+    assert (
+        f"guidance 5, {said}; 4 prompts a round"
+        in header(measured.model_copy(update={"verb": "step", "setup": setup}))[1]
+    )
 
 
 def test_changes_beyond_noise():

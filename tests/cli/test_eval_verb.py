@@ -383,4 +383,4 @@ def test_list_evaluators_says_who_can_run(cli, world):
 def test_protocols_have_names(cli):
     assert "lpo-paper@1" in cli("list", "protocols").out
     assert "seed = 42" in cli("show", "lpo-paper@1").out
-    assert json.loads(cli("show", "geneval@1", "--json").out)["guidance"] == {"default": 9.0}
+    assert json.loads(cli("show", "geneval@1", "--json").out)["guidance"] == {"default": 9.0, "flux": 1.0}

@@ -73,8 +73,8 @@ def test_adapters_off_is_the_base_bitwise(backbone):
     with torch.no_grad():
         before = backbone.predict(latents, t, backbone.encode_prompt(prompts))
         policy = Policy(backbone, SamplingSettings(), LoraSettings(rank=2))
-        assert policy.adapters
-        for parameter in policy.adapters:
+        assert policy.trained
+        for parameter in policy.trained:
             parameter.add_(0.1)
         changed = backbone.predict(latents, t, backbone.encode_prompt(prompts))
         with policy.reference():

@@ -95,10 +95,10 @@ def test_loss_and_logs_at_the_reference(name, method, make_policy, make_context,
 def test_only_adapters_get_gradients_and_all_do(method, make_policy, make_context):
     context = make_context(make_policy())
     method.loss(context, collected(method, context))[0].backward()
-    adapters = context.policy.adapters
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in adapters)
-    trained = {id(p) for p in adapters}
-    assert all(p.grad is None for p in context.policy.backbone.denoiser.parameters() if id(p) not in trained)
+    trained = context.policy.trained
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trained)
+    ids = {id(p) for p in trained}
+    assert all(p.grad is None for p in context.policy.backbone.denoiser.parameters() if id(p) not in ids)
 
 
 def test_reference_is_unmoved_by_updates(method, make_policy, make_context):
@@ -112,13 +112,27 @@ def test_reference_is_unmoved_by_updates(method, make_policy, make_context):
         assert torch.equal(policy.denoise(*inputs)[1], before)
 
 
+def test_all_weights_can_be_trained(name, method, make_policy, make_context):
+    policy = make_policy(whole=True)
+    context, (scale,) = make_context(policy), policy.trained
+    loss, _ = method.loss(context, collected(method, context))
+    if name in LOG_2:
+        assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
+    loss.backward()
+    assert scale.grad.abs() > 0
+    train(method, context, updates=2)
+    assert scale.item() != 0.5
+    with policy.reference():
+        assert policy.backbone.denoiser.scale.item() == 0.5
+
+
 def test_a_batch_is_two_accumulated_halves(method, make_policy, make_context):
     context = make_context(make_policy(dtype=torch.float64))
-    rows, adapters = collected(method, context), context.policy.adapters
+    rows, trained = collected(method, context), context.policy.trained
     rows = rows.take(torch.arange(len(rows) // 2 * 2))
-    whole = torch.autograd.grad(method.loss(context, rows)[0], adapters)
+    whole = torch.autograd.grad(method.loss(context, rows)[0], trained)
     halves = [rows.take(part) for part in torch.arange(len(rows)).chunk(2)]
-    summed = [torch.autograd.grad(method.loss(context, half)[0] / 2, adapters) for half in halves]
+    summed = [torch.autograd.grad(method.loss(context, half)[0] / 2, trained) for half in halves]
     for full, *parts in zip(whole, *summed, strict=True):
         torch.testing.assert_close(sum(parts), full, rtol=1e-9, atol=1e-9)
 
@@ -128,7 +142,7 @@ def test_updates_raise_the_reward(method, make_policy, make_context, kind):
     """Larger latents are better, in the reward and in the pairs: the shift of the mean, zero at first, has to grow."""
     context = make_context(make_policy(kind))
     train(method, context, updates=10)
-    assert context.policy.adapters[0].item() > 0.02
+    assert context.policy.trained[0].item() > 0.02
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +160,7 @@ def test_declared_denoiser_calls_are_counted(name, method, make_policy, make_con
 
 
 def train(method, context, updates):
-    optimizer = torch.optim.Adam(context.policy.adapters, lr=0.02)
+    optimizer = torch.optim.Adam(context.policy.trained, lr=0.02)
     for _ in range(updates):
         loss, _ = method.loss(context, collected(method, context))
         optimizer.zero_grad()

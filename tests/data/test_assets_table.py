@@ -19,7 +19,7 @@ ROWS = list(assets.table().values())
 @pytest.mark.parametrize(
     ("kind", "some"),
     [
-        ("model", "sd15 sd21 sd21-v sdxl sdxl-vae-fp16-fix sd3 sd35 sd35-large"),
+        ("model", "sd15 sd21 sd21-v sdxl sdxl-vae-fp16-fix sd3 sd35 sd35-large flux z-image"),
         ("reward", "lrm-15 lrm-xl spm-15 spm-xl dina-lrm"),
         ("checkpoint", "lpo-sd15 lpo-sdxl spo-sd15 spo-sdxl dpo-sd15 dpo-sdxl mapo-sdxl"),
         ("scorer", "pickscore hpsv2 hpsv2.1 imagereward aesthetic clip-vit-b32 clip-vit-l14 clip-vit-h14"),

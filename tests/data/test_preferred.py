@@ -178,4 +178,4 @@ def test_a_method_trains_on_them(tmp_path, make_policy, make_context):
     assert (result.rounds, result.collected, result.trained) == (20, 100, 100)
     assert result.work["collect"]["calls"] == 0
     assert result.work["update"]["calls"] == 2 * 20
-    assert policy.adapters[0].item() > 0.1
+    assert policy.trained[0].item() > 0.1

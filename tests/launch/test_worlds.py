@@ -76,6 +76,13 @@ def test_more_processes_give_the_same_run(runs, name):
         assert cost["calls"] >= one["costs"][phase]["calls"]
 
 
+def test_all_weights_are_trained_by_two_as_by_one(runs):
+    (one, alone), (two, shared) = runs("whole-one"), runs("whole-two")
+    same(shared, alone)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["training"]["parameters"] == 1
+
+
 def test_a_complete_run_is_recognised_by_all(played, runs):
     assert runs("again", "two")[0] == runs("two")[0]
     assert "is complete already" in played[2]

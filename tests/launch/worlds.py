@@ -34,6 +34,12 @@ def a_run(folder: Path, out: str, **options) -> dict:
     return record.model_dump(mode="json")
 
 
+def a_whole_run(folder: Path, out: str) -> dict:
+    """All weights are trained."""
+    train = {**ROUNDS, "num_updates": 2, "parameters": "all"}
+    return execute(toy_spec(folder, train=train), folder / out).model_dump(mode="json")
+
+
 def numbers(folder: Path) -> dict:
     """What the functions of ranks give."""
     start()
@@ -147,6 +153,8 @@ SCENARIOS: dict[str, tuple[int, Callable[[Path], object]]] = {
     "one": (1, lambda folder: a_run(folder, "one")),
     "two": (2, lambda folder: a_run(folder, "two")),
     "three": (3, lambda folder: a_run(folder, "three")),
+    "whole-one": (1, lambda folder: a_whole_run(folder, "whole-one")),
+    "whole-two": (2, lambda folder: a_whole_run(folder, "whole-two")),
     "again": (2, lambda folder: a_run(folder, "two")),
     "reward": (2, lambda folder: train_reward_only(toy_spec(folder), folder / "reward")),
     "own-reward": (2, lambda folder: a_run(folder, "reward", train_reward=True)),

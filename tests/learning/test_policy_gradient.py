@@ -70,10 +70,10 @@ def test_no_gradient_once_the_ratio_went_far_enough(make_policy, ratio, advantag
     policy = make_policy()
     rows = with_ratios(fork_rows(policy, 2), [[ratio] * 2] * 2, [[advantage] * 2] * 2)
     policy_gradient(policy, rows, **PPO)[0].backward()
-    assert policy.adapters[0].grad.item() == 0
+    assert policy.trained[0].grad.item() == 0
     way_back = replace(rows, advantages=-rows.advantages)
     policy_gradient(policy, way_back, **PPO)[0].backward()
-    assert policy.adapters[0].grad.item() != 0
+    assert policy.trained[0].grad.item() != 0
 
 
 def test_no_advantage_is_no_loss_and_no_gradient(make_policy):
@@ -81,7 +81,7 @@ def test_no_advantage_is_no_loss_and_no_gradient(make_policy):
     rows = fork_rows(policy)
     loss, _ = policy_gradient(policy, replace(rows, advantages=torch.zeros(2, 4)), **PPO)
     loss.backward()
-    assert (loss.item(), policy.adapters[0].grad.item()) == (0, 0)
+    assert (loss.item(), policy.trained[0].grad.item()) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,12 +90,12 @@ def test_first_gradient_is_the_policy_gradient(make_policy, kind):
     policy = make_policy(kind, dtype=torch.float64)
     rows = fork_rows(policy)
     rows = replace(rows, advantages=rows.advantages.double())
-    (clipped,) = torch.autograd.grad(policy_gradient(policy, rows, **PPO)[0], policy.adapters)
+    (clipped,) = torch.autograd.grad(policy_gradient(policy, rows, **PPO)[0], policy.trained)
     step = policy.step(rows.latents, rows.t, rows.s, rows.prompts)
     noise = (rows.samples - step.mean[:, None]) / step.std[:, None]
     advantages = rows.advantages[:, :, None, None, None]
     plain = -(advantages * noise.detach() * step.mean[:, None] / step.std[:, None]).mean()
-    torch.testing.assert_close(clipped, torch.autograd.grad(plain, policy.adapters)[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(clipped, torch.autograd.grad(plain, policy.trained)[0], rtol=1e-9, atol=1e-12)
     assert clipped.abs().item() > 1e-4
 
 
@@ -106,7 +106,7 @@ def test_kl_by_hand(make_policy):
     """
     policy, d = make_policy(), 0.2
     rows = fork_rows(policy)
-    policy.adapters[0].data.fill_(d)
+    policy.trained[0].data.fill_(d)
     loss, logs = policy_gradient(policy, rows, **{**PPO, "kl_beta": 10.0})
     without, _ = policy_gradient(policy, rows, **PPO)
     (alpha, sigma), (alpha_s, sigma_s) = (

@@ -22,7 +22,7 @@ def test_non_finite_loss_or_gradient_stops_before_the_step(tmp_path, spoil, term
     with pytest.raises(NonFiniteLoss, match=f"update 3: {terms}; stopped before") as error:
         run(tmp_path / "nan", Toy(spoil=spoil), ctx)
     assert error.value.exit_code == 4
-    assert torch.equal(ctx.policy.adapters[0], run(tmp_path / "two", num_updates=2).weight)
+    assert torch.equal(ctx.policy.trained[0], run(tmp_path / "two", num_updates=2).weight)
     assert [line["update"] for line in read_metrics(tmp_path / "nan")] == [1, 2]
 
 
@@ -58,7 +58,7 @@ def test_fp16_skips_overflows_halves_the_scale_and_resumes(tmp_path, fp16):
     norms = [line["grad_norm"] for line in straight.lines]
     assert norms[0] is None
     assert None not in norms[6:]
-    assert not torch.equal(straight.weight, make_context().policy.adapters[0])
+    assert not torch.equal(straight.weight, make_context().policy.trained[0])
     for until in (1, 5, 9):
         resumed = run(tmp_path / "parts", num_updates=until)
     assert torch.equal(resumed.weight, straight.weight)

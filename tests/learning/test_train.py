@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 from toy_training import Points, Toy, make_context, run, untimed
 
+from lpobench.launch.memory import OutOfMemory
 from lpobench.learning.batches import Cursor, parts, rows_for_update
 from lpobench.learning.train import EmptyRounds
 
@@ -50,7 +51,7 @@ def test_only_adapters_move(tmp_path):
     ctx = make_context()
     run(tmp_path, ctx=ctx)
     assert ctx.policy.backbone.denoiser.bias.item() == 0
-    assert not torch.equal(ctx.policy.adapters[0], make_context().policy.adapters[0])
+    assert not torch.equal(ctx.policy.trained[0], make_context().policy.trained[0])
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,19 @@ def test_seeds(tmp_path):
     assert torch.equal(first.weight, again.weight)
     assert untimed(first.lines) == untimed(again.lines)
     assert not torch.equal(first.weight, other.weight)
+
+
+def test_no_room_for_the_optimisers_moments_is_one_line(tmp_path, monkeypatch):
+    """They are made in the first step, when activations are gone: no smaller part would help."""
+
+    def full(self, closure=None):
+        raise torch.OutOfMemoryError("out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(
+        OutOfMemory, match=r"in the optimiser step of update 1; AdamW keeps two .*parameters lora$"
+    ):
+        run(tmp_path)
 
 
 def test_torchs_own_generator_is_left_as_it_was(tmp_path):

@@ -62,7 +62,7 @@ def test_clipped_dpo_by_hand():
 def test_gradient_of_the_released_four_passes(policy, path, count_forwards, clip):
     """Policy and reference run apart on winner and loser, log densities subtracted: here in two passes."""
     rows = path_pairs(path, torch.arange(9.0).view(3, 3), [2, 9, 19])
-    policy.adapters[0].data.fill_(0.01)
+    policy.trained[0].data.fill_(0.01)
 
     def released(latents, x):
         new = policy.step(latents, rows.t, rows.s, rows.prompts)
@@ -78,5 +78,5 @@ def test_gradient_of_the_released_four_passes(policy, path, count_forwards, clip
     two, _ = transition_dpo(policy, rows, 500.0, clip)
     assert forwards == [18, 18]
     torch.testing.assert_close(two, four, rtol=1e-9, atol=1e-12)
-    gradients = [torch.autograd.grad(loss, policy.adapters)[0] for loss in (two, four)]
+    gradients = [torch.autograd.grad(loss, policy.trained)[0] for loss in (two, four)]
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)

@@ -14,13 +14,13 @@ KINDS = ["epsilon", "v_prediction", "flow"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_updates_raise_the_reward(make_policy, make_context, kind):
     policy = make_policy(kind)
-    context, optimizer = make_context(policy), torch.optim.Adam(policy.adapters, lr=0.02)
+    context, optimizer = make_context(policy), torch.optim.Adam(policy.trained, lr=0.02)
     for _ in range(10):
         loss, _ = D3PO().loss(context, collected(D3PO(), context))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert policy.adapters[0].item() > 0.05
+    assert policy.trained[0].item() > 0.05
 
 
 @pytest.mark.parametrize("kind", KINDS)

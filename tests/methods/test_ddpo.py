@@ -16,7 +16,7 @@ KINDS = ["epsilon", "v_prediction", "flow"]
 
 
 def train(method, policy, context, updates=10):
-    optimizer = torch.optim.Adam(policy.adapters, lr=0.02)
+    optimizer = torch.optim.Adam(policy.trained, lr=0.02)
     for _ in range(updates):
         loss, _ = method.loss(context, collected(method, context))
         optimizer.zero_grad()
@@ -32,7 +32,7 @@ def test_updates_raise_the_reward(make_policy, make_context, kind, over, num_pat
     """Over the round, the prompts' own scores, about 8 and -8, are much of the noise: it needs more paths."""
     policy = make_policy(kind)
     train(DDPO(num_paths=num_paths, normalisation=over), policy, make_context(policy))
-    assert policy.adapters[0].item() > 0.05
+    assert policy.trained[0].item() > 0.05
 
 
 def test_every_step_of_every_path_has_the_advantage_of_its_end(make_policy, make_context):

@@ -56,7 +56,7 @@ def test_loss_by_hand(make_policy, make_context):
     """Shift 0.25: the winner's error goes from (0.8 - 0.2)^2 = 0.36 to 0.16, the loser's from 0.04 to 0. The
     winner gains 0.1, the loser 0.02; at beta 10, the loss is log(1 + e^-0.8)."""
     policy = make_policy(HALF, num_steps=1)
-    policy.adapters[0].data.fill_(0.25)
+    policy.trained[0].data.fill_(0.25)
     loss, logs = DiffusionDPO(beta=10.0).loss(make_context(policy), by_hand())
     assert loss.item() == pytest.approx(math.log1p(math.exp(-0.8)), abs=1e-6)
     expected = {"accuracy": 1, "margin": 0.8, "policy_error": 0.08, "reference_error": 0.2}
@@ -67,7 +67,7 @@ def test_gradient_of_the_released_two_pass_loss(make_policy, make_context):
     """Four separate passes, errors in float64."""
     policy, method = make_policy(dtype=torch.float64), DiffusionDPO(beta=50.0)
     rows = collected(method, make_context(policy))
-    policy.adapters[0].data.fill_(0.1)
+    policy.trained[0].data.fill_(0.1)
 
     def error(x0):
         return denoising_errors(policy, x0, rows.noise, rows.t, rows.prompts)
@@ -78,7 +78,7 @@ def test_gradient_of_the_released_two_pass_loss(make_policy, make_context):
     four = -torch.nn.functional.logsigmoid(inside).mean()
     two = method.loss(make_context(policy), rows)[0]
     assert two.item() == pytest.approx(four.item(), rel=1e-6)
-    gradients = [torch.autograd.grad(loss, policy.adapters)[0] for loss in (two, four)]
+    gradients = [torch.autograd.grad(loss, policy.trained)[0] for loss in (two, four)]
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
 
 
@@ -94,7 +94,7 @@ def test_one_pass_of_both_for_policy_and_reference(make_policy, make_context, co
 def test_errors_of_other_predictions_are_those_of_eps_over_alpha_squared(make_policy, make_context, schedule):
     policy = make_policy(schedule)
     rows = collected(DiffusionDPO(timestep_range=(100, 900)), make_context(policy))
-    policy.adapters[0].data.fill_(0.3)
+    policy.trained[0].data.fill_(0.3)
     errors = pair_errors(policy, rows)[0]
     alpha, sigma = (level.view(-1, 1, 1, 1) for level in policy.backbone.schedule.levels(rows.t))
     eps = policy.denoise(alpha * rows.winner + sigma * rows.noise, rows.t, rows.prompts)[1]

@@ -45,13 +45,13 @@ def test_updates_raise_the_reward(flow, make_context, rule, eta):
     """Under ddim and cps without the step to sigma 0.009, whose std is 0.009 too."""
     quiet = rule in ("ddim", "cps")
     policy, method = flow(rule, eta), FlowGRPO(num_paths=8, timestep_range=(300 if quiet else 10, 1000))
-    context, optimizer = make_context(policy), torch.optim.Adam(policy.adapters, lr=0.02)
+    context, optimizer = make_context(policy), torch.optim.Adam(policy.trained, lr=0.02)
     for _ in range(10):
         loss, logs = method.loss(context, collected(method, context))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert policy.adapters[0].item() > 0.05
+    assert policy.trained[0].item() > 0.05
     assert logs["kl"].item() > 0
 
 
@@ -62,7 +62,7 @@ def test_runs_on_sd_schedules(make_policy, make_context, kind):
     rows = collected(method, context)
     assert len(rows.t.unique()) == 19
     loss, logs = method.loss(context, rows)
-    (gradient,) = torch.autograd.grad(loss, policy.adapters)
+    (gradient,) = torch.autograd.grad(loss, policy.trained)
     assert gradient.item() < 0  # descent raises the shift, and the reward
     assert logs["ratio"].item() == 1
 

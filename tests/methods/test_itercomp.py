@@ -60,7 +60,7 @@ def test_the_estimate_is_decoded_with_its_gradient(make_policy, make_context, pi
     context = make_context(policy, reward=pixel_reward)
     rows = collected(IterComp(), context)
     gradients = [
-        torch.autograd.grad(IterComp(hinge=hinge).loss(context, rows)[0], policy.adapters)[0].item()
+        torch.autograd.grad(IterComp(hinge=hinge).loss(context, rows)[0], policy.trained)[0].item()
         for hinge in (100.0, -1.0)
     ]
     assert gradients[0] < 0

@@ -16,11 +16,11 @@ def collected(method, context):
 
 
 def gradient(method, context, rows):
-    return torch.autograd.grad(method.loss(context, rows)[0], context.policy.adapters)[0].item()
+    return torch.autograd.grad(method.loss(context, rows)[0], context.policy.trained)[0].item()
 
 
 def loss_at(method, context, rows, shift):
-    context.policy.adapters[0].data.fill_(shift)
+    context.policy.trained[0].data.fill_(shift)
     with torch.no_grad():
         return method.loss(context, rows)[0].item()
 
@@ -59,7 +59,7 @@ def test_the_gradient_is_that_of_the_loss(
     )
     rows = collected(method, context)
     around = [loss_at(method, context, rows, 0.2 + step) for step in (-1e-4, 1e-4)]
-    context.policy.adapters[0].data.fill_(0.2)
+    context.policy.trained[0].data.fill_(0.2)
     found = gradient(method, context, rows)
     assert abs(found) > 1e-3
     assert found == pytest.approx((around[1] - around[0]) / 2e-4, rel=2e-3)
@@ -164,7 +164,7 @@ def test_the_kl_is_that_of_two_gaussians(make_policy, make_context):
     )
     v, std = alpha_t**2 / 4 + sigma_t**2, policy.stds[9]
     m = alpha_s * sigma_t**2 / v - (sigma_s**2 - std**2) ** 0.5 * alpha_t * sigma_t / v
-    policy.adapters[0].data.fill_(0.4)
+    policy.trained[0].data.fill_(0.4)
     loss, logs = method.loss(context, rows)
     assert logs["kl"].item() == pytest.approx((0.4 * m) ** 2 / (2 * std**2), rel=1e-4)
     assert (loss + logs["score"]).item() == pytest.approx(3 * logs["kl"].item(), rel=1e-3)
@@ -192,9 +192,9 @@ def test_a_row_whose_score_is_nan_is_left_out_and_noted(make_policy, make_contex
     policy = make_policy()
     context = make_context(policy, reward=Broken(latent_reward))
     rows = collected(method, context)
-    policy.adapters[0].data.fill_(0.1)
+    policy.trained[0].data.fill_(0.1)
     loss, logs = method.loss(context, rows)
-    found = torch.autograd.grad(loss, policy.adapters)[0].item()
+    found = torch.autograd.grad(loss, policy.trained)[0].item()
     assert torch.cat(context.verdicts).float().mean() == 0.5
     context.reward = latent_reward
     kept = rows.take(torch.tensor([prompt == "-1" for prompt in rows.prompts]))

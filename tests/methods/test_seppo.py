@@ -19,7 +19,7 @@ def half(make_policy, shift):
     """A policy whose error per element is 0.8 (x0 - shift) - 0.2 eps (see test_diffusion_dpo.py)."""
     schedule = VariancePreserving(torch.tensor([0.5]), steps_offset=0, set_alpha_to_one=True)
     policy = make_policy(schedule, num_steps=1)
-    policy.adapters[0].data.fill_(shift)
+    policy.trained[0].data.fill_(shift)
     return policy
 
 
@@ -63,7 +63,7 @@ def test_errors_that_differ_by_rounding_flip_nothing(make_policy, make_context, 
 def test_losers_and_errors_are_the_checkpoints(make_policy, make_context, earlier):
     """Far from the base, samples lie around the prompt's mean, or around the policy's, 4 higher."""
     policy = make_policy()
-    policy.adapters[0].data.fill_(4.0)
+    policy.trained[0].data.fill_(4.0)
     context = make_context(policy, num_prompts=64)
     rows = collected(SePPO(reference=earlier, caption_dropout=0.0), context)
     wanted = torch.tensor([float(prompt) for prompt in rows.prompts]) + (0 if earlier == "base" else 4)
@@ -77,7 +77,7 @@ def test_losers_and_errors_are_the_checkpoints(make_policy, make_context, earlie
 def test_random_takes_each_checkpoint_for_about_half_of_the_rounds(make_policy, make_context):
     """Of 40 rounds, 20 on average, with a deviation of 3."""
     policy = make_policy(num_steps=2)
-    policy.adapters[0].data.fill_(50.0)
+    policy.trained[0].data.fill_(50.0)
     context = make_context(policy)
     means = [collected(SePPO(), context).loser.mean().item() for _ in range(40)]
     assert sum(mean > 25 for mean in means) == pytest.approx(20, abs=12)
@@ -95,7 +95,7 @@ def test_a_round_costs_its_sampling_and_the_errors(make_policy, make_context, co
 
 def test_loss_at_the_start_of_a_round_is_log_2(make_policy, make_context):
     policy = make_policy()
-    policy.adapters[0].data.fill_(0.3)
+    policy.trained[0].data.fill_(0.3)
     context = make_context(policy)
     rows = collected(SePPO(reference="round"), context)
     loss, logs = SePPO().loss(context, rows.take(torch.tensor([2, 0])))

@@ -19,11 +19,11 @@ def test_loss_by_hand(make_policy, make_context, shift, error):
     """alpha = sigma = sqrt(0.5), scale 0.5, x0 = eps = 1: an element's error is 0.8 (1 - shift) - 0.2."""
     half = VariancePreserving(torch.tensor([0.5]), steps_offset=0, set_alpha_to_one=True)
     policy = make_policy(half, num_steps=1)
-    policy.adapters[0].data.fill_(shift)
+    policy.trained[0].data.fill_(shift)
     loss, logs = SFT().loss(make_context(policy), row())
     assert loss.item() == pytest.approx(error, abs=1e-6)
     assert logs == {}
-    gradient = torch.autograd.grad(loss, policy.adapters)[0].item()
+    gradient = torch.autograd.grad(loss, policy.trained)[0].item()
     assert gradient == pytest.approx(2 * (0.8 * (1 - shift) - 0.2) * -0.8, abs=1e-6)
 
 
@@ -41,7 +41,7 @@ def test_one_pass_over_the_winners(make_policy, make_context, count_forwards):
 def test_fits_the_winners_mean(make_policy, make_context, kind):
     """Winners lie 0.5 above what the base makes of their prompts: the shift ends near there."""
     policy = make_policy(kind)
-    optimizer = torch.optim.Adam(policy.adapters, lr=0.05)
+    optimizer = torch.optim.Adam(policy.trained, lr=0.05)
     context = make_context(policy, num_prompts=64)
     for _ in range(60):
         with torch.no_grad():
@@ -49,4 +49,4 @@ def test_fits_the_winners_mean(make_policy, make_context, kind):
         optimizer.zero_grad()
         SFT().loss(context, rows)[0].backward()
         optimizer.step()
-    assert policy.adapters[0].item() == pytest.approx(0.5, abs=0.1)
+    assert policy.trained[0].item() == pytest.approx(0.5, abs=0.1)

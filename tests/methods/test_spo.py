@@ -135,7 +135,7 @@ def test_the_loss_of_chains_is_dpo_on_each_transition(make_policy, make_context)
     policy = make_policy(dtype=torch.float64)
     context = make_context(policy)
     rows = collected(method, context)
-    policy.adapters[0].data.fill_(0.05)
+    policy.trained[0].data.fill_(0.05)
 
     def ratio(latents, x):
         new = policy.step(latents, rows.t, rows.s, rows.prompts)

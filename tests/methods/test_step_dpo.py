@@ -31,7 +31,7 @@ def test_gradient_of_the_released_two_pass_loss(make_policy, make_context, clip)
     """
     policy, method = make_policy(dtype=torch.float64, guidance_scale=2.0), LPO(ratio_clip=clip)
     rows = collected(method, make_context(policy))
-    policy.adapters[0].data.fill_(0.003)
+    policy.trained[0].data.fill_(0.003)
 
     def released(x):
         new = policy.step(rows.latents, rows.t, rows.s, rows.prompts)
@@ -43,18 +43,18 @@ def test_gradient_of_the_released_two_pass_loss(make_policy, make_context, clip)
     one = method.loss(make_context(policy), rows)[0]
     two = dpo_loss(released(rows.winner), released(rows.loser), method.beta)
     assert one.item() != pytest.approx(math.log(2), abs=1e-3)
-    gradients = [torch.autograd.grad(loss, policy.adapters)[0] for loss in (one, two)]
+    gradients = [torch.autograd.grad(loss, policy.trained)[0] for loss in (one, two)]
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
 
 
 def test_clip_is_logged_and_stops_the_gradient(make_policy, make_context):
     policy = make_policy()
     rows = collected(LPO(), make_context(policy))
-    policy.adapters[0].data.fill_(1.0)
+    policy.trained[0].data.fill_(1.0)
     loss, logs = LPO(ratio_clip=1e-6).loss(make_context(policy), rows)
     assert logs["clipfrac"].item() == 1
     loss.backward()
-    assert policy.adapters[0].grad.item() == 0
+    assert policy.trained[0].grad.item() == 0
     assert "clipfrac" not in LPO(ratio_clip=None).loss(make_context(policy), rows)[1]
 
 
@@ -62,7 +62,7 @@ def test_logs_say_what_moved(make_policy, make_context):
     """A policy shifted towards the reward finds every winner likelier and most losers less likely."""
     policy = make_policy()
     rows = collected(LPO(), make_context(policy))
-    policy.adapters[0].data.fill_(0.01)
+    policy.trained[0].data.fill_(0.01)
     logs = LPO().loss(make_context(policy), rows)[1]
     assert logs["accuracy"].item() == 1
     assert logs["margin"].item() > 0

@@ -73,10 +73,10 @@ def test_the_gradient_on_policy_is_the_papers(make_policy, make_context):
     context = make_context(policy)
     rows = collected(GRPO, context)
     loss, logs = GRPO.loss(context, rows)
-    gradient = torch.autograd.grad(loss, policy.adapters)[0]
+    gradient = torch.autograd.grad(loss, policy.trained)[0]
     means = []
     for shift in (-1e-4, 0.0, 1e-4):
-        policy.adapters[0].data.fill_(shift)
+        policy.trained[0].data.fill_(shift)
         with torch.no_grad():
             means.append(policy.step(rows.latents, rows.t, rows.s, rows.prompts))
     slope = (means[2].mean - means[0].mean) / 2e-4
@@ -95,7 +95,7 @@ def test_the_kl_is_that_of_two_gaussians(make_policy, make_context):
     method = StepGRPO(timestep_range=(951, 951), kl_beta=2.0)
     rows = collected(method, context)
     at_rest = method.loss(context, rows)[0].item()
-    policy.adapters[0].data.fill_(0.5)
+    policy.trained[0].data.fill_(0.5)
     loss, logs = method.loss(context, rows)
     (alpha_t, sigma_t), (alpha_s, sigma_s) = (
         (level.item() for level in policy.backbone.schedule.levels(t[:1])) for t in (rows.t, rows.s)
@@ -120,7 +120,7 @@ def test_the_clip_stops_a_ratio_that_has_gone_far_enough(make_policy, make_conte
         rows.logprobs[:, :3] += 1.0
     loss, logs = GRPO.model_copy(update={"kl_beta": 0.0}).loss(context, rows)
     assert logs["clipfrac"].item() == 1
-    assert torch.autograd.grad(loss, policy.adapters)[0].item() == 0
+    assert torch.autograd.grad(loss, policy.trained)[0].item() == 0
 
 
 def test_one_policy_and_one_reference_pass_per_group(make_policy, make_context, count_forwards):

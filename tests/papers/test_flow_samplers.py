@@ -136,7 +136,7 @@ def test_steps_chosen_for_training_have_noise_and_a_finite_loss(
     assert len(rows.t.unique()) == num_steps - ends_quietly
     assert (rows.s.min() > 0) == ends_quietly
     loss, logs = method.loss(make_context(policy), rows)
-    (gradient,) = torch.autograd.grad(loss, policy.adapters)
+    (gradient,) = torch.autograd.grad(loss, policy.trained)
     assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
     assert gradient.isfinite().all()
     assert all(value.isfinite() for value in logs.values())

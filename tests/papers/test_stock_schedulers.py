@@ -1,8 +1,12 @@
 """Our one step formula and grids against the diffusers schedulers they replace."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from lpobench.plugin import UserError
 from lpobench.sampling import RectifiedFlow, StepDistribution, VariancePreserving, transition
@@ -83,3 +87,41 @@ def test_flow_grid_is_the_stock_one(shift, num_steps):
     scheduler.set_timesteps(num_steps)
     ours = RectifiedFlow(shift).timesteps(num_steps) / 1000
     torch.testing.assert_close(ours, scheduler.sigmas, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 28])
+@pytest.mark.parametrize(
+    ("config", "image_tokens", "shift"),
+    [  # FLUX.1-dev's: mu is 0.5 at 256 tokens and 1.15 at 4096; 512 pixels are 1024 tokens: 0.5 + 0.65 * 768 / 3840
+        ({"use_dynamic_shifting": True, "shift": 3.0}, 256, math.exp(0.5)),
+        ({"use_dynamic_shifting": True, "shift": 3.0}, 1024, math.exp(0.63)),
+        ({"use_dynamic_shifting": True, "shift": 3.0}, 4096, math.exp(1.15)),
+        ({"use_dynamic_shifting": False, "shift": 3.0}, 4096, 3.0),
+        ({"use_dynamic_shifting": True, "max_shift": 0.5, "max_image_seq_len": 512}, 300, math.exp(0.5)),
+    ],
+)
+def test_flux_grid_is_the_stock_pipelines(config, image_tokens, shift, num_steps):
+    """Its pipeline hands the scheduler 1 ... 1 / n and mu; at one resolution a dynamic shift is a constant one."""
+    scheduler = FlowMatchEulerDiscreteScheduler(**config)
+    lengths = scheduler.config.base_image_seq_len, scheduler.config.max_image_seq_len
+    mu = calculate_shift(image_tokens, *lengths, scheduler.config.base_shift, scheduler.config.max_shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / num_steps, num_steps), mu=mu)
+    ours = RectifiedFlow.from_scheduler_config(config, image_tokens)
+    assert ours.shift == pytest.approx(shift)
+    torch.testing.assert_close(ours.timesteps(num_steps) / 1000, scheduler.sigmas, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shift_terminal": 0.02}, "shift_terminal is set"),
+        ({"invert_sigmas": True}, "invert_sigmas is set"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas is set"),
+        ({"stochastic_sampling": True}, "stochastic_sampling is set"),
+        ({"time_shift_type": "linear"}, "time_shift_type is 'linear', not exponential"),
+        ({"num_train_timesteps": 500}, "num_train_timesteps is 500, not 1000"),
+    ],
+)
+def test_flux_grids_that_are_no_shift_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        RectifiedFlow.from_scheduler_config({"use_dynamic_shifting": True} | change, 4096)

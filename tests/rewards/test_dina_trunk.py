@@ -1,5 +1,7 @@
 """Looking through the policy's own transformer: the same features, the same memory, and a policy left alone."""
 
+from types import SimpleNamespace
+
 import made_dina
 import made_pipelines
 import pytest
@@ -8,7 +10,7 @@ from diffusers import SD3Transformer2DModel
 from made_dina import CPU, PROMPTS, latents
 
 from lpobench.plugin import UserError
-from lpobench.sampling import Noisy
+from lpobench.sampling import Noisy, Policy
 from rewards.dina import DiNa
 from rewards.dina.trunk import Depth, Trunk
 
@@ -196,7 +198,7 @@ def test_the_policy_never_notices(backbone, pipeline, reward_of, reward_first):
     policy = made_dina.policy(backbone)
     reward = reward or reward_of(backbone, source=made_dina.around(pipeline))
 
-    assert len(policy.adapters) == len(alone.adapters)
+    assert len(policy.trained) == len(alone.trained)
     assert list(backbone.denoiser.state_dict()) == names
     noisy = Noisy(latents(backbone, 2), torch.tensor([300.0, 700.0]), PROMPTS[:2], policy)
     scores = [reward.score(noisy)]
@@ -205,13 +207,25 @@ def test_the_policy_never_notices(backbone, pipeline, reward_of, reward_first):
     assert all(torch.equal(*both) for both in zip(seen_of(policy), expected, strict=True))
     assert not torch.equal(expected[0], expected[1])
     assert torch.equal(expected[0], expected[2])
-    assert all(parameter.requires_grad for parameter in policy.adapters)
+    assert all(parameter.requires_grad for parameter in policy.trained)
 
-    for parameter in policy.adapters:
+    for parameter in policy.trained:
         parameter.data.add_(1.0)
     scores.append(reward.score(noisy))
     assert torch.equal(scores[0], scores[1])
     assert torch.equal(scores[0], scores[2])
+
+
+def test_it_goes_on_reading_the_base_when_all_weights_are_trained(backbone, reward_of):
+    """The policy trains a copy: what the reward shares is the reference's."""
+    reward = reward_of(backbone)
+    policy = Policy(backbone, SimpleNamespace(num_steps=4, guidance_scale=1.0, rule="ddim", eta=1.0), "all")
+    noisy = Noisy(latents(backbone, 2), torch.tensor([300.0, 700.0]), PROMPTS[:2], policy)
+    score = reward.score(noisy)
+    with torch.no_grad():
+        for parameter in policy.trained:
+            parameter.mul_(1.5)
+    assert torch.equal(reward.score(noisy), score)
 
 
 def test_gradients_stay_apart(backbone, reward_of):
@@ -222,11 +236,11 @@ def test_gradients_stay_apart(backbone, reward_of):
     x, t = latents(backbone, 2), torch.tensor([600.0, 900.0])
     x0, _ = policy.denoise(x, t, PROMPTS[:2])
     reward.score(Noisy.finished(x0, PROMPTS[:2], policy)).sum().backward()
-    assert all(parameter.grad is not None for parameter in policy.adapters)
-    assert sum(parameter.grad.abs().sum() for parameter in policy.adapters) > 0
+    assert all(parameter.grad is not None for parameter in policy.trained)
+    assert sum(parameter.grad.abs().sum() for parameter in policy.trained) > 0
     assert not any(parameter.requires_grad for parameter in reward.model.parameters())
     assert all(parameter.grad is None for parameter in reward.model.parameters())
-    frozen = [p for p in backbone.denoiser.parameters() if not any(p is a for a in policy.adapters)]
+    frozen = [p for p in backbone.denoiser.parameters() if not any(p is a for a in policy.trained)]
     assert not any(p.requires_grad or p.grad is not None for p in frozen)
 
 

@@ -4,6 +4,9 @@ import pytest
 import tiny_unet
 import torch
 
+from rewards.lrm import LRM
+from rewards.pixel import Pixel
+from rewards.random import RandomReward
 from rewards.shuffled import ShuffledReward, num_prompts
 
 
@@ -58,3 +61,14 @@ def test_number_of_prompts_is_the_period(prompts, expected):
 def test_one_candidate_keeps_its_score():
     noisy = SimpleNamespace(latents=torch.randn(2, 4, 8, 8), t=torch.ones(2), prompts=["a", "b"])
     assert torch.equal(ShuffledReward(MeanReward(), 0).score(noisy), MeanReward().score(noisy))
+
+
+def test_any_reward_can_be_shuffled_and_runs_of_the_lrm_keep_their_id():
+    """An LRM is written without a name, as before there was a choice."""
+    plain, other = RandomReward(), RandomReward(base={"name": "pixel", "metric": "preference"})
+    assert plain.model_dump(mode="json") == {"base": LRM().model_dump(mode="json"), "seed": 0}
+    assert (plain.version, plain.latent_space) == (LRM().version, LRM().latent_space)
+    assert other.base == Pixel(metric="preference")
+    assert other.latent_space is None
+    for reward in (plain, other, RandomReward(base={"vfe_scale": 3.0})):
+        assert RandomReward.model_validate_json(reward.model_dump_json()) == reward

@@ -11,8 +11,8 @@ from torch import nn
 
 from lpobench import registry
 from lpobench.sampling import Policy, paths
-from lpobench.sampling.adapters import switched
 from lpobench.sampling.lora import LoraLinear, reading_prompts
+from lpobench.sampling.switched import switched
 
 
 class Together(nn.Module):
@@ -110,7 +110,7 @@ def test_off_it_is_the_base_and_stays_trainable():
     x = torch.randn((3, 24), generator=torch.Generator().manual_seed(3))
     before = ours(x)
     for part in switched(ours):
-        part.adapters_on = False
+        part.as_policy = False
     assert len(switched(ours)) == 5
     for part in theirs.modules():
         if isinstance(part, LoraLayer):
@@ -121,7 +121,7 @@ def test_off_it_is_the_base_and_stays_trainable():
     assert not torch.equal(before, base)
     assert sum(p.requires_grad for p in ours.parameters()) == 10
     for part in switched(ours):
-        part.adapters_on = True
+        part.as_policy = True
     assert torch.equal(ours(x), before)
 
 
@@ -134,8 +134,8 @@ def test_a_copy_has_adapters_of_its_own():
     ours = adapted(True)
     other = copy.deepcopy(ours)
     for part in switched(other):
-        part.adapters_on = False
-    assert all(part.adapters_on for part in switched(ours))
+        part.as_policy = False
+    assert all(part.as_policy for part in switched(ours))
 
 
 def test_a_kept_output_is_that_of_the_same_input_only():
@@ -161,11 +161,11 @@ def test_what_is_kept_goes_when_the_adapters_are_switched():
     layer.keep(True)
     with torch.no_grad():
         on = layer(x)
-        layer.adapters_on = False
+        layer.as_policy = False
         off = layer(x)
         assert torch.equal(off, layer.base_layer(x))
         assert not torch.equal(on, off)
-        layer.adapters_on = True
+        layer.as_policy = True
         assert torch.equal(layer(x), on)
 
 
@@ -185,7 +185,7 @@ def test_a_rollout_reads_each_prompt_once_and_comes_out_the_same():
         return paths(policy, ["a red circle", "two stars"], torch.Generator().manual_seed(0), 2).latents
 
     for _ in range(2):
-        for parameter in policy.adapters:
+        for parameter in policy.trained:
             nn.init.normal_(parameter, std=0.05)
         plain = latents()
         assert len(made) == 5 * layers > 0

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from unet_backbone import UNetBackbone
 
 from lpobench.plugin import UserError
 from lpobench.sampling import Policy, VariancePreserving
@@ -83,26 +83,26 @@ def test_only_adapters_are_trainable(make_policy):
     policy = make_policy()
     trainable = [name for name, p in policy.backbone.denoiser.named_parameters() if p.requires_grad]
     assert trainable == ["shift"]
-    assert [id(p) for p in policy.adapters] == [id(policy.backbone.denoiser.shift)]
-    assert make_policy(adapter=False).adapters == []
+    assert [id(p) for p in policy.trained] == [id(policy.backbone.denoiser.shift)]
+    assert make_policy(adapter=False).trained == []
 
 
 def test_reference_is_the_base_and_leaves_everything_as_it_was(make_policy, inputs):
     policy, base = make_policy(), make_policy(adapter=False)
-    policy.adapters[0].data.fill_(0.3)
+    policy.trained[0].data.fill_(0.3)
     moved = policy.denoise(*inputs)[1]
     with policy.reference() as reference, reference.reference():
         assert torch.equal(reference.denoise(*inputs)[1], base.denoise(*inputs)[1])
     with policy.reference() as reference:
         assert not torch.is_grad_enabled()
-    assert policy.adapters[0].requires_grad
+    assert policy.trained[0].requires_grad
     assert torch.equal(policy.denoise(*inputs)[1], moved)
     assert policy.denoise(*inputs)[1].requires_grad
 
 
 def test_reference_stays_on_until_the_outermost_end(make_policy, inputs):
     policy, base = make_policy(), make_policy(adapter=False).denoise(*inputs)[1]
-    policy.adapters[0].data.fill_(0.3)
+    policy.trained[0].data.fill_(0.3)
     with policy.reference():
         with policy.reference():
             pass
@@ -111,21 +111,21 @@ def test_reference_stays_on_until_the_outermost_end(make_policy, inputs):
 
 def test_reference_restores_after_an_error(make_policy, inputs):
     policy = make_policy()
-    policy.adapters[0].data.fill_(0.3)
+    policy.trained[0].data.fill_(0.3)
     moved = policy.denoise(*inputs)[1]
     with pytest.raises(RuntimeError, match="boom"), policy.reference():
         raise RuntimeError("boom")
     assert torch.equal(policy.denoise(*inputs)[1], moved)
-    assert policy.adapters[0].requires_grad
+    assert policy.trained[0].requires_grad
 
 
 def test_reference_leaves_frozen_adapters_frozen(make_policy):
     """peft would make adapters trainable when it switches them back on."""
     policy = make_policy()
-    policy.adapters[0].requires_grad_(False)
+    policy.trained[0].requires_grad_(False)
     with policy.reference():
         pass
-    assert not policy.adapters[0].requires_grad
+    assert not policy.trained[0].requires_grad
 
 
 def test_the_denoiser_is_never_asked_beyond_its_timesteps(make_policy, inputs):
@@ -177,54 +177,14 @@ def test_storage_dtype(make_policy, inputs, dtype, stored):
 
 @pytest.fixture
 def unet_policy():
-    """A stock UNet of a few thousand weights, so that adapters are peft's own."""
-    from diffusers import UNet2DConditionModel
+    """On a stock UNet, so that adapters are peft's own."""
 
     def make(seed=0, rank=2, alpha=None, dtype=torch.float32):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            unet = UNet2DConditionModel(
-                sample_size=8,
-                block_out_channels=(8, 16),
-                norm_num_groups=4,
-                cross_attention_dim=8,
-                attention_head_dim=4,
-                layers_per_block=1,
-                down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            ).to(dtype)
         sampling = SimpleNamespace(num_steps=20, guidance_scale=5.0, rule="ddim", eta=1.0)
-        return Policy(
-            UNetBackbone(unet), sampling, SimpleNamespace(rank=rank, alpha=alpha, init="gaussian"), seed
-        )
+        lora = SimpleNamespace(rank=rank, alpha=alpha, init="gaussian")
+        return Policy(UNetBackbone(dtype), sampling, lora, seed)
 
     return make
-
-
-class UNetBackbone:
-    name, latent_space, latent_shape = "unet", "none", (4, 8, 8)
-    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    device = torch.device("cpu")
-
-    def __init__(self, unet: nn.Module):
-        from backbones.gaussian import Means
-
-        self.denoiser, self.schedule, self.means = unet, VariancePreserving.scaled_linear(), Means
-
-    def encode_prompt(self, prompts):
-        return self.means(torch.tensor([float(p or 0) for p in prompts]))
-
-    def predict(self, latents, t, conditioning):
-        context = conditioning.mu.view(-1, 1, 1).expand(-1, 3, 8).to(latents.dtype)
-        return self.denoiser(latents, t, context).sample
-
-    def encode(self, images): ...
-    def decode(self, latents): ...
-    def export_lora(self, folder): ...
-
-    def load_checkpoint(self, path, *, check_only=False): ...
-
-    def release_text_encoders(self): ...
 
 
 def test_peft_adapters_start_as_a_no_op_and_switch_off(unet_policy):
@@ -234,14 +194,14 @@ def test_peft_adapters_start_as_a_no_op_and_switch_off(unet_policy):
         base = reference.denoise(*arguments)[1]
     assert torch.equal(policy.denoise(*arguments)[1], base)  # lora_B is 0
 
-    for parameter in policy.adapters:
+    for parameter in policy.trained:
         parameter.data.normal_()
     assert not torch.equal(policy.denoise(*arguments)[1], base)
     with policy.reference() as reference:
         assert torch.equal(reference.denoise(*arguments)[1], base)
 
     policy.denoise(*arguments)[1].sum().backward()
-    assert all(parameter.grad is not None for parameter in policy.adapters)
+    assert all(parameter.grad is not None for parameter in policy.trained)
     frozen = [p for name, p in policy.backbone.denoiser.named_parameters() if "lora" not in name]
     assert not any(p.requires_grad or p.grad is not None for p in frozen)
 
@@ -250,7 +210,7 @@ def test_peft_adapters_are_seeded_and_float32(unet_policy):
     before = torch.random.get_rng_state()
 
     def weights(seed):
-        return torch.cat([p.flatten() for p in unet_policy(seed, dtype=torch.float16).adapters])
+        return torch.cat([p.flatten() for p in unet_policy(seed, dtype=torch.float16).trained])
 
     assert weights(1).dtype == torch.float32
     assert torch.equal(weights(1), weights(1))

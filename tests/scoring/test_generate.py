@@ -55,7 +55,7 @@ def test_reference_ignores_the_adapter_and_the_method_uses_it(make_policy):
     policy = make_policy()
     base = images(policy)
     with torch.no_grad():
-        policy.adapters[0].fill_(1.0)
+        policy.trained[0].fill_(1.0)
     assert all(torch.equal(image, base[key]) for key, image in images(policy, reference=True).items())
     assert all((image > base[key]).all() for key, image in images(policy).items())
 

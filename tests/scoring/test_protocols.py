@@ -55,6 +55,8 @@ def test_the_paper_scores_the_first_of_four():
         ("t2i-compbench@1", "sd15", ("t2i_compbench", 10, 30, 7.5, 42)),
         ("t2i-compbench@1", "sdxl", ("t2i_compbench", 10, 30, 5.0, 42)),
         ("t2i-compbench@1", "sd3", ("t2i_compbench", 10, 30, 7.0, 42)),
+        ("t2i-compbench@1", "z-image", ("t2i_compbench", 10, 30, 6.0, 42)),
+        ("geneval@1", "flux", ("geneval", 4, 50, 1.0, 42)),
         ("hpsv2@1", "sd15", ("hpdv2-prompts", 1, 50, 7.5, 0)),
     ],
 )

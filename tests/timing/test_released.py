@@ -25,13 +25,13 @@ def reference(load):
 def moved(load):
     """The adapters off their start, where policy and reference agree and half of the gradients are 0."""
     generator = torch.Generator().manual_seed(5)
-    start = [parameter.detach().clone() for parameter in load.policy.adapters]
+    start = [parameter.detach().clone() for parameter in load.policy.trained]
     with torch.no_grad():
-        for parameter in load.policy.adapters:
+        for parameter in load.policy.trained:
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
     yield
     with torch.no_grad():
-        for parameter, value in zip(load.policy.adapters, start, strict=True):
+        for parameter, value in zip(load.policy.trained, start, strict=True):
             parameter.copy_(value)
 
 
@@ -52,11 +52,11 @@ def test_an_update_moves_the_same_way(load, reference, rows):
     found = []
     for update in (ReleasedWay(load).update(reference, rows), load.update(rows)):
         held = []
-        keep = lambda held=held: held.extend(p.grad.clone() for p in load.policy.adapters)
+        keep = lambda held=held: held.extend(p.grad.clone() for p in load.policy.trained)
         with replaced(load.loop.optimizer, {"step": keep}):
             update()
         found.append([grad / torch.stack([g.norm() for g in held]).norm() for grad in held])
-    assert len(found[0]) == len(load.policy.adapters)
+    assert len(found[0]) == len(load.policy.trained)
     assert relative_difference(*found) < 1e-5
 
 

@@ -1,12 +1,12 @@
-"""Adapters that can be switched off, which makes a policy its own reference."""
+"""Parts of a denoiser that act as trained or as they were before: a policy is its own reference."""
 
 from torch import nn
 
 
 class Switched:
-    """What a module with adapters of its own is, too: with `adapters_on` False it is the frozen base."""
+    """What is trained is, too: with `as_policy` False it is the frozen base."""
 
-    adapters_on: bool
+    as_policy: bool
 
 
 def switched(module: nn.Module) -> list[Switched]:

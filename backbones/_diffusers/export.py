@@ -1,4 +1,4 @@
-"""Trained adapters as a stock pipeline reads them, and the proof that it does."""
+"""Trained weights as a stock pipeline reads them, and the proof that it does: an adapter, or the whole denoiser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
-from backbones._diffusers.parts import quiet
+from backbones._diffusers.parts import load_part, quiet
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -40,14 +40,33 @@ def export_lora(backbone: LatentDiffusion, folder: Path) -> None:
         stock.load_lora_weights(folder)
     reloaded = getattr(stock, backbone.component)
     _check_adapters(backbone.denoiser, reloaded)
-    _check_output(backbone, reloaded)
+    _check_output(backbone, reloaded, "LoRA")
 
 
-def _stock(backbone: LatentDiffusion) -> DiffusionPipeline:
-    """A fresh denoiser in a stock pipeline that needs no more of the base."""
+@torch.no_grad()
+def export_denoiser(backbone: LatentDiffusion, folder: Path) -> None:
+    """Write `<folder>/unet`, or `transformer`, as diffusers has it, load it into a stock pipeline and compare.
+
+    Raises RuntimeError when the pipeline's denoiser has other weights than the trained one, or another output.
+    """
+    ours, place = backbone.denoiser, folder / backbone.component
+    ours.save_pretrained(place)
+    read = load_part(type(ours).from_pretrained, place, dtype=backbone.dtype, use_safetensors=True)
+    reloaded = getattr(_stock(backbone, **{backbone.component: read}), backbone.component)
+    theirs = reloaded.state_dict()
+    for name, weight in ours.state_dict().items():
+        if name not in theirs or not torch.equal(weight, theirs[name]):
+            raise RuntimeError(
+                f"the exported denoiser differs from the trained policy in {name}, in a stock pipeline"
+            )
+    _check_output(backbone, reloaded, "denoiser")
+
+
+def _stock(backbone: LatentDiffusion, **parts: nn.Module) -> DiffusionPipeline:
+    """A stock pipeline that needs no more of the base: with a fresh denoiser, unless one is given."""
     tokenizers = [name.replace("text_encoder", "tokenizer") for name in backbone.encoders]
     left_out = dict.fromkeys([*backbone.encoders, *tokenizers])
-    return backbone.stock_pipeline(vae=backbone.vae, **left_out)
+    return backbone.stock_pipeline(vae=backbone.vae, **parts, **left_out)
 
 
 def _check_adapters(ours: nn.Module, theirs: nn.Module) -> None:
@@ -76,7 +95,7 @@ def _adapters(model: nn.Module) -> dict[str, tuple[Tensor, Tensor, float]]:
     }
 
 
-def _check_output(backbone: LatentDiffusion, reloaded: nn.Module) -> None:
+def _check_output(backbone: LatentDiffusion, reloaded: nn.Module, what: str) -> None:
     stock = copy.copy(backbone)
     setattr(stock, backbone.component, reloaded)
     generator = torch.Generator().manual_seed(0)
@@ -86,5 +105,5 @@ def _check_output(backbone: LatentDiffusion, reloaded: nn.Module) -> None:
     error = ((ours - theirs).square().mean() / ours.square().mean()).sqrt().item()
     if not error <= (TOLERANCE if backbone.dtype == torch.float32 else HALF_TOLERANCE):
         raise RuntimeError(
-            f"the exported LoRA's output differs from the trained policy's by {error:.2g} of it, in a stock pipeline"
+            f"the exported {what}'s output differs from the trained policy's by {error:.2g} of it, in a stock pipeline"
         )
