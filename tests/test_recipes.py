@@ -12,7 +12,11 @@ from lpobench.data.prompt_sets import SETS
 from lpobench.draft import RECIPES, built_in_recipes
 from lpobench.spec import load_spec
 
-PUBLISHED = ("sd15-lpo", "sd21-lpo", "sdxl-lpo", "sd15-spo", "sdxl-spo")
+PUBLISHED = (
+    *("sd15-lpo", "sd21-lpo", "sdxl-lpo", "sd15-spo", "sdxl-spo"),
+    *("sd15-diffusion_dpo", "sdxl-diffusion_dpo", "sdxl-mapo"),
+    *("sd15-ddpo", "sd15-d3po", "sd35-flow_grpo", "flux-flow_grpo"),
+)
 OURS = ("sd3-lpo", "sd35-lpo")
 REAL = (*PUBLISHED, *OURS)
 
@@ -36,10 +40,8 @@ def test_every_value_has_its_source_beside_it(name):
     values = [line for line in text.splitlines() if re.match(r"\w+ = ", line)]
     sources = r"# (config|code|paper|ours|SDXL|Flow-GRPO|as |statistics|out of reach)"
     bare = [line for line in values if not re.search(sources, line)]
-    assert [line.split(" = ")[0] for line in bare if "pickapic" not in line] == [
-        "name",
-        "name",
-    ]  # method and reward
+    slots = ["name"] * (1 + ("[reward]" in text))  # method and reward
+    assert [line.split(" = ")[0] for line in bare if "pickapic" not in line] == slots
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -48,12 +50,12 @@ def test_named_assets_exist(name):
     kinds = {
         recipe["backbone"]["name"]: "model",
         recipe["backbone"].get("vae", "sdxl-vae-fp16-fix"): "model",
-        recipe["reward"].get("weights", "lrm-15"): "reward",
-        recipe["train"]["prompts"]: "dataset",
-        recipe["eval"]["prompts"]: "dataset",
+        recipe.get("reward", {}).get("weights", "lrm-15"): "reward",
     }
+    prompts = {recipe["train"].get("prompts", "prompts-4k"), recipe["eval"]["prompts"]}
+    kinds |= dict.fromkeys(prompts, "dataset")
     assert {asset: assets.find(asset).kind for asset in kinds} == kinds
-    assert {recipe["train"]["prompts"], recipe["eval"]["prompts"]} <= SETS.keys()
+    assert prompts <= SETS.keys()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,50 @@ def test_the_released_training_of_the_reward(name, steps, batch, warmup):
     assert (training.steps, training.batch_size, training.warmup) == (steps, batch, warmup)
     assert (training.learning_rate, training.weight_decay, training.max_grad_norm) == (1e-5, 0.3, 1)
     assert (training.ema_decay, training.mpcf, training.validate_every) == (0, "2", 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "rate", "warmup", "updates"),
+    [
+        ("sd15-diffusion_dpo", 2048, 2.048e-5, 500, 2000),
+        ("sdxl-diffusion_dpo", 2048, 2.048e-5, 200, 2000),
+        ("sdxl-mapo", 128, 1e-5, 0, 2000),
+    ],
+)
+def test_the_released_configurations_on_data(name, pairs, rate, warmup, updates):
+    """Launchers of DiffusionDPO on 16 GPUs and of mapo on 8: all weights, one update a round."""
+    spec = load_spec(name)
+    train = spec.train
+    assert (spec.parameters, spec.reward, train.prompts_per_round) == ("all", None, pairs)
+    assert train.minibatch * train.gradient_accumulation == pairs
+    assert spec.method.learning_rate(train) == pytest.approx(rate)
+    assert (train.warmup_updates, train.num_updates, train.weight_decay) == (warmup, updates, 1e-2)
+    assert spec.method.beta == (0.1 if name == "sdxl-mapo" else 5000)
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "steps", "trained", "updates_a_round"),
+    [
+        ("sd15-ddpo", 256, 50, 50, 2),
+        ("sd35-flow_grpo", 24 * 48, 10, 9, 2),
+        ("flux-flow_grpo", 24 * 48, 6, 2, 2),
+    ],
+)
+def test_the_released_configurations_on_paths(name, paths, steps, trained, updates_a_round):
+    """Config files of ddpo-pytorch and flow_grpo: paths of a round, steps of a path, those trained on, updates."""
+    from lpobench.sampling import RectifiedFlow
+
+    spec = load_spec(name)
+    method, train = spec.method, spec.train
+    assert method.num_paths * train.prompts_per_round == paths
+    assert spec.sampling.num_steps == steps
+    assert train.minibatch * train.gradient_accumulation * updates_a_round == paths * trained
+    low, high = method.timestep_range
+    if name != "sd15-ddpo":
+        flux = spec.backbone.name == "flux"
+        grid = RectifiedFlow(1.8776, grid="flux") if flux else RectifiedFlow(3.0)
+        inside = [low <= t <= high for t in grid.timesteps(steps)[:-1].tolist()]
+        assert inside == ([True] * 3 + [False] * 3 if flux else [True] * 9 + [False])
 
 
 @pytest.mark.parametrize("name", OURS)
