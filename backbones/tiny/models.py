@@ -11,8 +11,10 @@ from diffusers import (
     SD3Transformer2DModel,
     UNet2DConditionModel,
 )
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from backbones.tiny.local_attention import look_at_neighbours
 from lpobench.data.shapes.scene import COLORS, COUNTS, RELATIONS, SHAPES, SIZES
 
 LATENT_SPACE = "tiny-vae-f8c8"
@@ -74,21 +76,30 @@ def unet_xl() -> UNet2DConditionModel:
 
 
 def transformer() -> SD3Transformer2DModel:
-    """3.5 M parameters on 64 tokens, one per latent pixel, query and key normalised as in SD3.5."""
-    return SD3Transformer2DModel(
+    """3.5 M parameters on 64 tokens, one per latent pixel, query and key normalised as in SD3.5.
+
+    Modulations and output begin at zero, as DiT's do, and most heads at a neighbour.
+    """
+    made = SD3Transformer2DModel(
         sample_size=8,
         patch_size=1,
         in_channels=8,
         out_channels=8,
         num_layers=6,
-        attention_head_dim=32,
-        num_attention_heads=4,
+        attention_head_dim=16,
+        num_attention_heads=8,
         joint_attention_dim=JOINT_WIDTH,
         caption_projection_dim=128,
         pooled_projection_dim=64 + 128,
         pos_embed_max_size=8,
         qk_norm="rms_norm",
     )
+    look_at_neighbours(made)
+    zeroed = ("norm1.linear", "norm1_context.linear", "norm_out", "proj_out")
+    for name, parameter in made.named_parameters():
+        if any(part in name for part in zeroed):
+            nn.init.zeros_(parameter)
+    return made
 
 
 def text_encoder(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH) -> CLIPTextModel:

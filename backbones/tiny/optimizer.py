@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-ADAM_ONLY = ("conv_in", "conv_out", "embed", "quant_conv")
-"""First and last layers and embeddings: Muon is for hidden matrices."""
+ADAM_ONLY = (
+    *("conv_in", "conv_out", "embed", "quant_conv"),
+    *("transformer.norm_out", "transformer.proj_out", "norm1.linear", "norm1_context.linear"),
+)
+"""First and last layers, embeddings and modulations: Muon is for hidden matrices."""
 
 
 class MuonAdamW:

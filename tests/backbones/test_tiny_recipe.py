@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backbones.tiny import SHIPPED, gates, models, pairs, train
+from backbones.tiny import SHIPPED, gates, local_attention, models, pairs, train
 from backbones.tiny.families import FAMILIES
 from lpobench.data.pairs import COLUMNS
 from lpobench.data.shapes.judge import Judgement, judge
@@ -76,6 +76,31 @@ def test_every_family_is_trained_and_written(stage, model):
             if not torch.equal(value, before[f"{part}.{key}"].to(value.dtype))
         ]
         assert len(moved) > len(now) / 2, part
+
+
+def test_heads_of_the_transformer_begin_at_a_neighbour():
+    """The token at row 3, column 4: where six heads of every block look most, before anything is learnt."""
+    torch.manual_seed(0)
+    transformer = models.transformer()
+    places = torch.nn.functional.layer_norm(transformer.pos_embed(torch.zeros(1, 8, 8, 8))[0], (128,))
+    for number, block in enumerate(transformer.transformer_blocks):
+        attention = block.attn
+        query, key = (
+            norm(linear(places).view(64, 8, 16))
+            for norm, linear in ((attention.norm_q, attention.to_q), (attention.norm_k, attention.to_k))
+        )
+        most = torch.einsum("hd,khd->hk", query[3 * 8 + 4], key)[:6].argmax(1)
+        wanted = [local_attention.NEIGHBOURS[(6 * number + head) % 8] for head in range(6)]
+        assert [(int(at) // 8 - 3, int(at) % 8 - 4) for at in most] == wanted
+
+
+def test_the_transformer_begins_as_nothing():
+    """Modulations and the output are zero: blocks hand on what they get, and the velocity is 0."""
+    transformer = models.transformer()
+    output = transformer(
+        torch.randn(2, 8, 8, 8), torch.randn(2, 20, 256), torch.randn(2, 192), torch.tensor([1.0, 999.0])
+    )
+    assert output.sample.abs().max() == 0
 
 
 def test_every_word_is_one_token_in_every_process(tmp_path):
