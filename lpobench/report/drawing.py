@@ -17,6 +17,7 @@ DPI = 150
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's; markers differ as well."""
 MARKERS = "os^Dvx"
+"""As many: past the last color each has another marker than before."""
 LETTERS = 11
 """Of a title that fit into an inch."""
 PANEL, ACROSS = (3.6, 2.8), 3
@@ -24,11 +25,12 @@ PANEL, ACROSS = (3.6, 2.8), 3
 
 
 def look(number: int) -> dict[str, str]:
-    """Of a line: color and marker, and past the last color another dash."""
-    dash = ("-", "--", ":")[number // len(COLORS) % 3]
+    """Of a line or of points: color and marker, no pair of them twice in 36; past the last color another dash."""
+    turn = number // len(COLORS)
+    dash = ("-", "--", ":")[turn % 3]
     return {
         "color": COLORS[number % len(COLORS)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "marker": MARKERS[(number + turn) % len(MARKERS)],
         "linestyle": dash,
     }
 

@@ -150,9 +150,14 @@ def score_against_cost(comparison: Comparison, name: str, title: str, named: Nam
         return None
     left = len(rows) - 2 * LINES
     rows = rows[: 2 * LINES]
-    note = "difference to the base with its interval" + (
-        f"; {left} more rows are not drawn" if left > 0 else ""
-    )
+    untrained = [
+        named(row) for row in comparison.rows if not row.is_base and row.effort and not row.effort.rows
+    ]
+    note = "difference to the base with its interval"
+    if left > 0:
+        note += f"; {left} more rows are not drawn"
+    if untrained:
+        note += f"; not drawn, for nothing is trained: {', '.join(untrained)}"
     figure, axes = drawing.panels(len(columns), title, note)
     for panel, column in zip(axes, columns, strict=True):
         for number, row in enumerate(rows):

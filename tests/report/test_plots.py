@@ -132,3 +132,4 @@ def test_panels_and_looks():
     assert [axes.get_gridspec().ncols for axes in figure.axes] == [2] * 4
     assert "\n" in figure.get_suptitle()
     assert len({tuple(look(number).values()) for number in range(18)}) == 18
+    assert len({(look(number)["color"], look(number)["marker"]) for number in range(36)}) == 36
