@@ -7,17 +7,22 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, T5EncoderModel
+from transformers import BatchEncoding, PreTrainedTokenizerBase, T5EncoderModel
 
 from backbones._diffusers.base import LatentDiffusion
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, prompts: list[str], length: int) -> BatchEncoding:
+    """Padded to and cut at `length` tokens; which of them are no padding is in `attention_mask`."""
+    fixed = {"padding": "max_length", "max_length": length, "truncation": True}
+    return tokenizer(prompts, return_tensors="pt", **fixed)
 
 
 def token_ids(
     tokenizer: PreTrainedTokenizerBase, prompts: list[str], length: int
 ) -> Int[Tensor, "n {length}"]:
-    """Padded to and cut at `length` tokens."""
-    fixed = {"padding": "max_length", "max_length": length, "truncation": True}
-    return tokenizer(prompts, return_tensors="pt", **fixed).input_ids
+    """The ids alone."""
+    return tokenized(tokenizer, prompts, length).input_ids
 
 
 def load_t5(backbone: LatentDiffusion, name: str, place: Literal["cpu", "device"]) -> T5EncoderModel:

@@ -14,6 +14,7 @@ from transformers import Qwen2Tokenizer, Qwen3Model
 
 from backbones._diffusers.base import LatentDiffusion
 from backbones._diffusers.parts import Source
+from backbones._diffusers.text import tokenized
 from lpobench.sampling import RectifiedFlow
 from lpobench.types import Conditioning
 
@@ -57,8 +58,7 @@ class ZImageLive(LatentDiffusion):
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> ZImageConditioning:
         """One row per prompt, each as what a user says in a chat; "" is encoded like any other."""
-        fixed = {"padding": "max_length", "max_length": self.text_tokens, "truncation": True}
-        tokens = self.tokenizer([self._chat(prompt) for prompt in prompts], return_tensors="pt", **fixed)
+        tokens = tokenized(self.tokenizer, [self._chat(prompt) for prompt in prompts], self.text_tokens)
         ids, mask = tokens.input_ids.to(self.device), tokens.attention_mask.to(self.device)
         with self.encoding():
             states = self.text_encoder(ids, attention_mask=mask).last_hidden_state

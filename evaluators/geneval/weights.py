@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import Mask2FormerForUniversalSegmentation
-from transformers.utils import logging
 
 from evaluators._clip.tower import Tower, tower
+from evaluators._files import quiet
 from evaluators.geneval.keys import config_of, renamed
 from lpobench.data.geneval import NAMES
 from lpobench.plugin import UserError
@@ -30,7 +28,7 @@ def convert(file: Path, folder: Path) -> None:
     model = _official(file)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).unlink(missing_ok=True)
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -80,7 +78,7 @@ def _official(file: Path) -> Mask2FormerForUniversalSegmentation:
 
 def _load(place: Path, folder: Path | None, **source: object) -> Mask2FormerForUniversalSegmentation:
     """Raises UserError where a weight is not there or has another size: it would be a random one."""
-    with told(place), _quiet():
+    with told(place), quiet():
         model, found = Mask2FormerForUniversalSegmentation.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **source
         )
@@ -92,16 +90,3 @@ def _load(place: Path, folder: Path | None, **source: object) -> Mask2FormerForU
             f"{place} knows {model.config.num_labels} classes; GenEval's detector knows COCO's 80"
         )
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bar for local files."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()

@@ -158,10 +158,8 @@ class RectifiedFlow(Schedule):
             raise UserError(f"scheduler config: {key} is set; only a constant shift is supported")
         if (num_train := config.get("num_train_timesteps", 1000)) != 1000:
             raise UserError(f"scheduler config: num_train_timesteps is {num_train}, not 1000")
-        if image_tokens is None:
-            return cls(float(config.get("shift", 1.0)))
         shift = dynamic_shift(config, image_tokens) if dynamic else float(config.get("shift", 1.0))
-        return cls(shift, grid="flux")
+        return cls(shift, grid="sd3" if image_tokens is None else "flux")
 
     def timesteps(self, num_steps: int) -> Float[Tensor, " {num_steps}+1"]:
         """diffusers' grids: sigmas evenly from 1 down to a smallest one, then shifted.
