@@ -68,7 +68,7 @@ class Flux(OnFluxLatents):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
         from backbones._diffusers.flux import Flux1
-        from backbones._diffusers.parts import open_source
+        from backbones._diffusers.sources import open_source
 
         return Flux1(self, open_source(self), device, dtype)
 

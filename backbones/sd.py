@@ -23,8 +23,8 @@ class SD15(PipelineSettings):
     architecture: ClassVar[str] = "sd15"
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
-        from backbones._diffusers.parts import open_source
         from backbones._diffusers.sd import StableDiffusion
+        from backbones._diffusers.sources import open_source
 
         return StableDiffusion(self, open_source(self), device, dtype)
 

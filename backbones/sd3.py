@@ -44,8 +44,8 @@ class SD3Medium(PipelineSettings):
     """text tokens of T5, or zeros in their place (diffusers' max_sequence_length)"""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
-        from backbones._diffusers.parts import open_source
         from backbones._diffusers.sd3 import StableDiffusion3
+        from backbones._diffusers.sources import open_source
 
         return StableDiffusion3(self, open_source(self), device, dtype)
 

@@ -35,7 +35,7 @@ class SDXL(PipelineSettings):
     hub id; none: the pipeline's own, run in float32; not read with random weights"""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
-        from backbones._diffusers.parts import open_source
         from backbones._diffusers.sdxl import StableDiffusionXL
+        from backbones._diffusers.sources import open_source
 
         return StableDiffusionXL(self, open_source(self), device, dtype)

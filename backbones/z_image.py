@@ -30,7 +30,7 @@ class ZImage(OnFluxLatents):
     """text tokens at most, those of the chat around a prompt among them (diffusers' max_sequence_length)"""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
-        from backbones._diffusers.parts import open_source
+        from backbones._diffusers.sources import open_source
         from backbones._diffusers.z_image import ZImageLive
 
         return ZImageLive(self, open_source(self), device, dtype)

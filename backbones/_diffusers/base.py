@@ -16,7 +16,8 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from backbones._diffusers.parts import Source, quiet
+from backbones._diffusers.parts import quiet
+from backbones._diffusers.sources import Source
 from backbones.family import PipelineSettings
 from lpobench.launch import memory
 from lpobench.plugin import UserError

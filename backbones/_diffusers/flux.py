@@ -13,7 +13,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from transformers import CLIPTextModel, CLIPTokenizer, T5Tokenizer
 
 from backbones._diffusers.base import LatentDiffusion
-from backbones._diffusers.parts import Source
+from backbones._diffusers.sources import Source
 from backbones._diffusers.text import encode_t5, load_t5, token_ids
 from lpobench.sampling import RectifiedFlow
 from lpobench.types import Conditioning

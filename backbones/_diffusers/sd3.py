@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5Tokenizer
 
 from backbones._diffusers.base import LatentDiffusion
-from backbones._diffusers.parts import Source
+from backbones._diffusers.sources import Source
 from backbones._diffusers.text import encode_t5, load_t5, token_ids
 from lpobench.plugin import UserError
 from lpobench.sampling import RectifiedFlow

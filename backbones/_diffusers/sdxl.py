@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from backbones._diffusers.base import LatentDiffusion
-from backbones._diffusers.parts import Source
+from backbones._diffusers.sources import Source
 from backbones._diffusers.text import token_ids
 from backbones.family import PipelineSettings
 from lpobench.sampling import VariancePreserving

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3Model
 
 from backbones._diffusers.base import LatentDiffusion
-from backbones._diffusers.parts import Source
+from backbones._diffusers.sources import Source
 from backbones._diffusers.text import tokenized
 from lpobench.sampling import RectifiedFlow
 from lpobench.types import Conditioning
