@@ -51,7 +51,7 @@ def test_the_thirteen():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_says_where_its_values_are_from(name):
-    for backbone in ("sd15", "tiny-sd15", "tiny-sdxl", "sdxl", "sd35"):
+    for backbone in ("sd15", "tiny-sd15", "tiny-sdxl", "tiny-sd3", "sdxl", "sd35"):
         ablation = on(name, backbone)
         assert ablation.source.endswith(".")
         assert len(labels(name, backbone)) == len(set(labels(name, backbone))) >= 2
@@ -73,6 +73,7 @@ def test_where_the_embedded_values_differ_it_is_said():
     assert "margins are lower" not in on("threshold", "sd15").source
     assert "[0, 620]" in labels("timesteps", "tiny-sd15")
     assert "[0, 620], is added" in on("timesteps", "tiny-sd15").source
+    assert "[200, 700]" in labels("timesteps", "tiny-sd3")
 
 
 def test_the_same_steps_under_the_papers_name():
@@ -160,6 +161,11 @@ def test_a_users_grid(own):
 def test_what_is_wrong_with_a_users_file_is_said(own, text, message):
     with pytest.raises(UserError, match=message):
         own(text)
+
+
+def test_spo_scores_with_its_own_reward_where_the_backbone_has_no_recipe_of_it():
+    (dimension,) = on("data", "tiny-sdxl").dimensions
+    assert dimension.choices[0].set == {"method": "spo", "reward": "spm"}
 
 
 def test_an_unknown_name(tmp_path):
