@@ -7,9 +7,7 @@ accuracy, and the tables of pair accuracy by timestep.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,9 +24,8 @@ from torch import Tensor, nn
 from lpobench.data.pairs import LatentPairs, PairBatch
 from lpobench.launch import ranks
 from lpobench.plugin import UserError
+from lpobench.progress import progress
 from lpobench.sampling.schedule import Schedule
-
-log = logging.getLogger(__name__)
 
 Scores = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
 """Of the first and of the second image of each pair."""
@@ -133,6 +130,13 @@ class BestWeights:
     """Validations since."""
     weights: dict[str, Tensor] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return (
+            f"validation accuracy {self.accuracy:.3f} at step {self.step}"
+            if self.step
+            else "not validated yet"
+        )
+
     def update(self, accuracy: float, step: int, model: PairModel) -> bool:
         if better := accuracy > self.accuracy:
             self.accuracy, self.step, self.age = accuracy, step, 0
@@ -164,27 +168,28 @@ class RewardTraining:
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate, training))
         average = EMAModel(params, decay=training.ema_decay, foreach=True)
         batches = _batches(len(self.pairs), training.batch_size, generator)
-        best, losses, started = BestWeights(), [], time.monotonic()
+        best, losses = BestWeights(), []
         self.scorer.model.train()
-        for step in range(1, training.steps + 1):
-            losses.append(self._gradients(next(batches), generator))
-            if not math.isfinite(losses[-1]):
-                raise Diverged(f"reward training: loss is {losses[-1]} at step {step}; lower learning_rate")
-            nn.utils.clip_grad_norm_(params, training.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            rate.step()
-            average.step(params)
-            if step % training.validate_every == 0 or step == training.steps:
-                with _averaged(average, params):
-                    accuracy = self._validate()
-                    if best.update(accuracy, step, self.scorer.model):
-                        on_best()
-                recent, seconds = np.mean(losses[-training.validate_every :]), time.monotonic() - started
-                _say("step %d: loss %.3f, validation accuracy %.3f, %.0f s", step, recent, accuracy, seconds)
-            if training.patience is not None and best.age >= training.patience:
-                break
-        _say("best: step %d, validation accuracy %.3f", best.step, best.accuracy)
+        with progress(training.steps, "training the reward", enabled=ranks.is_main()) as advance:
+            for step in range(1, training.steps + 1):
+                losses.append(self._gradients(next(batches), generator))
+                if not math.isfinite(losses[-1]):
+                    raise Diverged(
+                        f"reward training: loss is {losses[-1]} at step {step}; lower learning_rate"
+                    )
+                nn.utils.clip_grad_norm_(params, training.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                rate.step()
+                average.step(params)
+                if step % training.validate_every == 0 or step == training.steps:
+                    with _averaged(average, params):
+                        if best.update(self._validate(), step, self.scorer.model):
+                            on_best()
+                recent = np.mean(losses[-training.validate_every :])
+                advance(note=f"loss {recent:.3f}, {best}")
+                if training.patience is not None and best.age >= training.patience:
+                    break
         return best
 
     def _gradients(self, rows: Tensor, generator: torch.Generator) -> float:
@@ -278,10 +283,12 @@ def accuracy_by_timestep(
     of the n_true pairs where it is known and not equal.
     """
     rows = []
-    for number, t in enumerate(timesteps):
-        outcome = evaluate(scorer, pairs, t.expand(len(pairs)), seed + number)
-        accuracy, accuracy_true = outcome["correct"].mean(), outcome["true"].mean()
-        rows.append((t.item(), accuracy, accuracy_true, len(outcome), int(outcome["true"].notna().sum())))
+    with progress(len(timesteps), "measuring the reward", enabled=ranks.is_main()) as advance:
+        for number, t in enumerate(timesteps):
+            outcome = evaluate(scorer, pairs, t.expand(len(pairs)), seed + number)
+            accuracy, accuracy_true = outcome["correct"].mean(), outcome["true"].mean()
+            rows.append((t.item(), accuracy, accuracy_true, len(outcome), int(outcome["true"].notna().sum())))
+            advance(note=f"t {t.item():.0f}: accuracy {accuracy:.3f}")
     return pd.DataFrame(rows, columns=["t", "accuracy", "accuracy_true", "n", "n_true"])
 
 
@@ -313,11 +320,6 @@ def _averaged(average: EMAModel, params: list[nn.Parameter]) -> Iterator[None]:
     average.copy_to(params)
     yield
     average.restore(params)
-
-
-def _say(message: str, *values: float) -> None:
-    if ranks.is_main():
-        log.info(message, *values)
 
 
 def _batches(num: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from lpobench.data import mpcf
 from lpobench.data.pairs import LatentPairs
 from lpobench.data.pairs.training import open_latents
+from lpobench.launch import ranks
 from lpobench.plugin import UserError
 from lpobench.types import Backbone
-
-log = logging.getLogger(__name__)
 
 
 def open_splits(
@@ -37,5 +35,6 @@ def training_pairs(sources: Sequence[LatentPairs], strategy: mpcf.Strategy) -> L
     for source in sources:
         part = source.split("train")
         kept.append(part.take(mpcf.keep(part.table, limits and limits.in_units(source.meta.gap_units))))
-        log.info("MPCF %s keeps %d of %d training pairs", strategy, len(kept[-1]), len(part))
+        if limits:
+            ranks.say(f"MPCF {strategy} keeps {len(kept[-1])} of {len(part)} training pairs")
     return LatentPairs.cat([part for part in kept if len(part)] or kept[:1])

@@ -6,7 +6,6 @@ python -m rewards.train [--reward lrm|spm] --backbone tiny-sd15 --pairs FOLDER [
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = which.parse_known_args(argv)[0].reward
     parser = _parser(name, which)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     cls, knobs = REWARDS[name]
     given = {key: value for key, value in vars(args).items() if value is not None}

@@ -83,6 +83,7 @@ FOR_PLUGINS = {
     "data",
     "launch",
     "scoring",
+    "progress",
     "weights",
 }
 LEARNING_FOR_PLUGINS = {"rows", "preference", "objectives"}

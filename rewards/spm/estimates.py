@@ -6,7 +6,6 @@ weight takes part in that, so estimates can be made once and used again: a bank.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,11 +18,11 @@ from torch import Tensor
 from lpobench.data.pairs import LatentPairs, PairBatch
 from lpobench.launch import ranks
 from lpobench.plugin import UserError
+from lpobench.progress import progress
 from lpobench.sampling import Policy
 from rewards.fitting import Scores
 from rewards.spm.model import StepAwareCLIP
 
-log = logging.getLogger(__name__)
 AT_ONCE = 16
 """Estimates made in one batch."""
 MOST_BYTES = 2**34
@@ -114,21 +113,21 @@ class Bank:
         prompt_of, captions = pd.factorize(pairs.table["caption"])
         both = np.stack([pairs.image_index.ravel(), np.tile(prompt_of, 2)])
         wanted, image_of = np.unique(both, axis=1, return_inverse=True)
+        mine = torch.as_tensor(wanted)[:, ranks.share(wanted.shape[1])]
         generator, images, times = torch.Generator().manual_seed(seed), [], []
-        for draw in range(draws):
-            t = timesteps[torch.randint(len(timesteps), (len(captions),), generator=generator)]
-            noise = torch.randn((len(captions), *pairs.latents.shape[1:]), generator=generator)
-            mine = torch.as_tensor(wanted)[:, ranks.share(wanted.shape[1])]
-            parts = []
-            for image, prompt in zip(*(part.split(AT_ONCE) for part in mine), strict=True):
-                texts = [captions[i] for i in prompt.tolist()]
-                made = estimate(policy, pairs.latents[image].float(), noise[prompt], t[prompt], texts)
-                parts.append((made * 255).round().to(torch.uint8).cpu())
-                _check_size(draws * wanted.shape[1] * made[0].numel())
-            images.append(torch.cat(ranks.gather(torch.cat(parts))))
-            times.append(t)
-            if ranks.is_main():
-                log.info("estimates: draw %d of %d, %d images", draw + 1, draws, wanted.shape[1])
+        with progress(draws * mine.shape[1], "estimates", enabled=ranks.is_main()) as advance:
+            for _ in range(draws):
+                t = timesteps[torch.randint(len(timesteps), (len(captions),), generator=generator)]
+                noise = torch.randn((len(captions), *pairs.latents.shape[1:]), generator=generator)
+                parts = []
+                for image, prompt in zip(*(part.split(AT_ONCE) for part in mine), strict=True):
+                    texts = [captions[i] for i in prompt.tolist()]
+                    made = estimate(policy, pairs.latents[image].float(), noise[prompt], t[prompt], texts)
+                    parts.append((made * 255).round().to(torch.uint8).cpu())
+                    _check_size(draws * wanted.shape[1] * made[0].numel())
+                    advance(len(image))
+                images.append(torch.cat(ranks.gather(torch.cat(parts))))
+                times.append(t)
         pairs_of = torch.as_tensor(image_of).view(2, -1)
         return cls(
             model, dtype, torch.stack(images), torch.stack(times), pairs_of, torch.as_tensor(prompt_of)

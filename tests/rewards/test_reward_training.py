@@ -1,6 +1,7 @@
 """LRM training against LPO eq. 10-11 and the released loss."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -242,7 +243,10 @@ def test_command_line(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(registry, "get", lambda kind, name: lambda: settings)
     where = ["--pairs", str(data), "--out", str(tmp_path / "lrm")]
     main([*where, "--steps", "2", "--batch-size", "4", "--mpcf", "none", "--validation-pairs", "4"])
-    assert "validation_unique: mean accuracy" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "validation_unique: mean accuracy" in out
+    assert re.search(r"training the reward 2/2 \ds loss [\d.]+, validation accuracy [\d.]+ at step 2", err)
+    assert "measuring the reward 20/20" in err
     assert read_config(tmp_path / "lrm").training["batch_size"] == 4
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "meta.json").write_bytes((data / "meta.json").read_bytes())
