@@ -66,13 +66,29 @@ def value(sweep: Sweep, row: Row) -> str:
     return f"{row.setting} (recipe)" if row.setting == sweep.baseline else row.setting
 
 
-def is_number(label: str) -> bool:
-    """A number, or a range of two: values that have an order."""
+def ascending(labels: Sequence[str]) -> list[list[int]]:
+    """Places of neighbours whose values have an order: numbers that grow, or ranges both ends of which do."""
+    found: list[list[int]] = []
+    before: tuple[float, ...] = ()
+    for place, label in enumerate(labels):
+        numbers = _numbers(label)
+        pairs = list(zip(before, numbers, strict=False))
+        if numbers and len(numbers) == len(before) and all(low <= high for low, high in pairs):
+            found[-1].append(place)
+        else:
+            found.append([place])
+        before = numbers
+    return found
+
+
+def _numbers(label: str) -> tuple[float, ...]:
+    """Of a number, or of a range of two; none of anything else."""
     words = re.findall(r"[^\[\],\s]+", label)
     try:
-        return bool(words) and all(math.isfinite(float(word)) for word in words)
+        numbers = tuple(float(word) for word in words)
     except ValueError:
-        return False
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 def unfinished(sweep: Sweep) -> list[str]:

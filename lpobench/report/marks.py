@@ -19,15 +19,20 @@ BESIDE = 0.13
 """How far from their mean single seeds stand, where values are 1 apart."""
 
 
-def differences(panel: Axes, entries: Sequence[Entry | None], connected: bool) -> None:
-    """One point with its interval per entry."""
-    places = [place for place, entry in enumerate(entries) if entry and entry.difference is not None]
-    shown = [entry for entry in entries if entry and entry.difference is not None]
-    style = {**drawing.look(0), "linestyle": "-" if connected else "none"}
+def differences(panel: Axes, entries: Sequence[Entry | None], connected: Sequence[Sequence[int]]) -> None:
+    """One point with its interval per entry, and a line through the entries at `connected` places."""
+    found = {place: e for place, e in enumerate(entries) if e and e.difference is not None}
+    places, shown = list(found), list(found.values())
+    style = {**drawing.look(0), "linestyle": "none"}
     panel.errorbar(
         places, [e.difference for e in shown], errors(shown), capsize=3, markersize=5, linewidth=1.2, **style
     )
-    for place, entry in zip(places, shown, strict=True):
+    for run in connected:
+        through = [place for place in run if place in found]
+        if len(through) > 1:
+            heights = [found[place].difference for place in through]
+            panel.plot(through, heights, color=style["color"], linewidth=1.2)
+    for place, entry in found.items():
         if len(entry.by_seed) > 1:
             panel.plot([place + BESIDE] * len(entry.by_seed), entry.by_seed, ".", color="0.35", markersize=4)
     panel.axhline(0, color="0.45", linestyle=":", linewidth=1)

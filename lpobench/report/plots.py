@@ -15,7 +15,7 @@ from lpobench.plugin import MissingAsset
 from lpobench.records.comparison import Column, Comparison, Row
 from lpobench.records.curves import Curve, read_curves
 from lpobench.report import drawing, marks
-from lpobench.report.ablation import is_number, value
+from lpobench.report.ablation import ascending, value
 from lpobench.report.comparison import TRAINED_ON, headline
 from lpobench.report.report import Report
 
@@ -85,7 +85,7 @@ def ablation_curves(sweep: Sweep, comparison: Comparison, name: str, title: str)
     figure, axes = drawing.panels(len(columns), title, note)
     for panel, column in zip(axes, columns, strict=True):
         entries = [row.entries.get(column.label) for row in rows]
-        marks.differences(panel, entries, connected=all(is_number(row.setting) for row in rows))
+        marks.differences(panel, entries, ascending([row.setting for row in rows]))
         slanted = max(map(len, labels)) * len(labels) > 40
         panel.set_xticks(
             range(len(labels)), labels, rotation=30 if slanted else 0, ha="right" if slanted else "center"

@@ -11,6 +11,7 @@ from PIL import Image
 from lpobench.records.record import read_all
 from lpobench.records.sweep import Sweep
 from lpobench.report import plots as module
+from lpobench.report.ablation import ascending
 from lpobench.report.drawing import look, panels
 from lpobench.report.plots import ablation_curves, plots, save_all
 from lpobench.report.report import Report, make_report
@@ -67,13 +68,34 @@ def test_a_sweep_is_drawn_with_its_intervals(report, drawn):
 
 def test_values_without_an_order_are_not_connected(report):
     sweep, comparison = report.sweeps[0]
-    connected = ablation_curves(sweep, comparison, "x", "x").figure.axes[0].containers[0].lines[0]
-    assert connected.get_linestyle() == "-"
+
+    def through():
+        """Heights that the panel's lines go through, but for the one at 0 and the seeds."""
+        panel = ablation_curves(sweep, comparison, "x", "x").figure.axes[0]
+        lines = [line for line in panel.get_lines() if line.get_marker() == "None"]
+        return [list(line.get_ydata()) for line in lines if list(line.get_ydata()) != [0, 0]]
+
+    entries = [row.entries["correct"] for row in comparison.rows[1:]]
+    assert through() == [[entry.difference for entry in entries]]
     words = [row.setting for row in comparison.rows]
     object.__setattr__(comparison.rows[1], "setting", "std")
-    alone = ablation_curves(sweep, comparison, "x", "x").figure.axes[0].containers[0].lines[0]
+    alone = through()
     object.__setattr__(comparison.rows[1], "setting", words[1])
-    assert alone.get_linestyle() == "None"
+    assert alone == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "runs"),
+    [
+        (["0.05", "0.1", "0.2", "[0.0, 0.1]", "[0.05, 0.15]"], [[0, 1, 2], [3, 4]]),
+        (["[0, 200]", "[500, 700]", "[0, 450]", "[0, 700]"], [[0, 1], [2, 3]]),
+        (["std", "variance", "1", "0.5"], [[0], [1], [2], [3]]),
+        (["none", "1", "2", "nan", "3"], [[0], [1, 2], [3], [4]]),
+        ([], []),
+    ],
+)
+def test_neighbours_that_grow(labels, runs):
+    assert ascending(labels) == runs
 
 
 def test_thresholds_and_pairs_are_those_on_record(report, drawn):
