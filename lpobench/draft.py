@@ -23,6 +23,12 @@ def built_in_recipes() -> dict[str, Path]:
     return {file.stem: file for file in sorted(RECIPES.glob("*.toml"))}
 
 
+def recipe_for(backbone: str, method: str) -> str | None:
+    """The built-in recipe of that combination, else of the backbone with the usual method, else none."""
+    known, names = built_in_recipes(), (f"{backbone}-{method}", f"{backbone}-{DEFAULTS['method']}")
+    return next((name for name in names if name in known), None)
+
+
 def find_recipe(recipe: str | Path) -> tuple[Path, str]:
     """A recipe by built-in name or by file, and what to call it in messages."""
     known = built_in_recipes()

@@ -29,7 +29,7 @@ from pydantic import (
 
 from lpobench import registry
 from lpobench.checkpoints import label_of, locate_checkpoint
-from lpobench.draft import Draft, built_in_recipes, find_recipe
+from lpobench.draft import Draft, find_recipe, recipe_for
 from lpobench.plugin import (
     BackboneSettings,
     EvaluatorSettings,
@@ -209,7 +209,8 @@ def load_spec(
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> RunSpec:
-    """Class defaults < recipe < flags < `--set`. Without a recipe: the built-in one of backbone and method.
+    """Class defaults < recipe < flags < `--set`. Without a recipe: the built-in one of backbone and method, or that
+    of the backbone and the usual method, the method and its own reward replaced.
 
     `flags` may hold backbone, method, reward (names), evaluators (list of names), checkpoint and seed; None is
     not given. A checkpoint takes the method's place: the rest is as in a run that trains, and so comparable.
@@ -219,12 +220,7 @@ def load_spec(
     draft = Draft(say)
     if "checkpoint" in flags and flags.get("method") == BASELINE:
         del flags["method"]  # it is implied, and has no recipe of its own
-    default = "-".join(flags.get(name, DEFAULTS[name]) for name in ("backbone", "method"))
-    if recipe is not None or default in built_in_recipes():
-        draft.read(*find_recipe(recipe or default))
-    for name in SLOTS:
-        if name in flags:
-            draft.choose(name, flags[name], f"--{name}")
+    about_recipe = _choose_plugins(draft, recipe, flags)
     if "checkpoint" in flags:
         if "method" not in flags:
             draft.choose("method", BASELINE, "--checkpoint")
@@ -242,8 +238,27 @@ def load_spec(
         spec = RunSpec.model_validate(draft.table())
     except ValidationError as error:
         raise SettingsError(draft.blame(explain(error, RunSpec, "a run"))) from error
-    if not draft.origins.get(()):
-        say(f"no built-in recipe {default}: settings not given are the defaults of their classes")
+    if about_recipe:
+        say(about_recipe)
     if spec.reward is None and "reward" in flags:
         say(f"--reward {flags['reward']}: not used, method {name_of(spec.method)} needs no reward")
     return spec
+
+
+def _choose_plugins(draft: Draft, recipe: Path | str | None, flags: Mapping[str, Any]) -> str | None:
+    """The first two layers: a recipe, and the names that flags give. Returns what there is to say of the recipe."""
+    backbone, method = (flags.get(name, DEFAULTS[name]) for name in ("backbone", "method"))
+    own, found = f"{backbone}-{method}", recipe_for(backbone, method) if recipe is None else recipe
+    if found is not None:
+        draft.read(*find_recipe(found))
+    borrowed = recipe is None and found not in (own, None)
+    if borrowed:
+        draft.values.pop("method", None)
+        if "reward" not in flags and registry.get("methods", method).default_reward:
+            draft.values.pop("reward", None)
+    for name in SLOTS:
+        if name in flags:
+            draft.choose(name, flags[name], f"--{name}")
+    if found is None:
+        return f"no built-in recipe {own}: settings not given are the defaults of their classes"
+    return f"no built-in recipe {own}: {found} is used, its method replaced" if borrowed else None

@@ -78,6 +78,13 @@ def test_without_a_recipe_of_that_combination_class_defaults_are_used_and_said()
     assert said == ["no built-in recipe other-pairwise: settings not given are the defaults of their classes"]
 
 
+def test_without_a_recipe_of_that_method_the_backbones_usual_one_is_used_and_said():
+    said = []
+    spec = load_spec(flags={"method": "listwise"}, say=said.append)
+    assert (spec.backbone.width, spec.train.num_updates, spec.seed) == (16, 30, 7)
+    assert said == ["no built-in recipe toy-listwise: toy-pairwise is used, its method replaced"]
+
+
 def test_a_recipe_may_name_a_plugin_in_short_and_leave_names_out():
     spec = load_spec(write('reward = "pixel"\nevaluators = "ruler"\n[method]\nbeta = 9\n'))
     assert (type(spec.reward).__name__, spec.method.beta) == ("Pixel", 9)
@@ -247,7 +254,7 @@ def test_a_recipes_adapter_goes_where_all_weights_are_trained_and_that_is_said()
 
 def test_id_names_a_reward_that_is_not_the_default():
     assert load_spec(flags={"reward": "pixel"}).id.startswith("toy-pairwise-pixel-s7-")
-    assert load_spec(flags={"method": "idle"}).id.startswith("toy-idle-s0-")
+    assert load_spec(flags={"method": "idle"}).id.startswith("toy-idle-s7-")
 
 
 def test_a_spec_is_frozen():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from lpobench.draft import built_in_recipes, override
-from lpobench.slots import DEFAULTS, SLOTS
+from lpobench.draft import override
+from lpobench.slots import SLOTS
 from lpobench.spec import RunSpec, load_spec
 
 Say = Callable[[str], None]
@@ -49,7 +49,7 @@ def resolve(options: Options, settings: Mapping[str, JsonValue], seed: int | Non
     slots, overrides = _split(options, settings)
     evaluators = list(options.evaluators) if options.evaluators else None
     flags = {**slots, "evaluators": evaluators, "seed": seed}
-    return load_spec(_recipe(options, settings), flags, overrides, say)
+    return load_spec(options.recipe, flags, overrides, say)
 
 
 def words_of(
@@ -57,8 +57,10 @@ def words_of(
 ) -> tuple[str, ...]:
     """What follows `lpobench`; `alone`: of the training of its reward, which takes fewer."""
     slots, overrides = _split(options, settings)
-    recipe = _recipe(options, settings)
-    words = [*(["reward", "train"] if alone else ["run"]), *(("-c", recipe) if recipe else ())]
+    words = [
+        *(["reward", "train"] if alone else ["run"]),
+        *(("-c", options.recipe) if options.recipe else ()),
+    ]
     for slot, name in slots.items():
         words += [f"--{slot}", name]
     if options.evaluators and not alone:
@@ -73,16 +75,6 @@ def words_of(
     if options.out != options.usual_out:
         words += ["--out", str(options.out)]
     return tuple(words)
-
-
-def _recipe(options: Options, settings: Mapping[str, JsonValue]) -> str | None:
-    """Of a method that is varied and has no recipe for the backbone: the one of the backbone's usual method."""
-    if options.recipe is not None or "method" not in settings:
-        return options.recipe
-    slots = {**DEFAULTS, **_split(options, settings)[0]}
-    usual = f"{slots['backbone']}-{DEFAULTS['method']}"
-    known = built_in_recipes()
-    return usual if f"{slots['backbone']}-{slots['method']}" not in known and usual in known else None
 
 
 def _split(options: Options, settings: Mapping[str, JsonValue]) -> tuple[dict[str, str], list[str]]:

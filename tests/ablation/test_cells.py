@@ -104,9 +104,10 @@ def test_what_trains_nothing_has_one_seed():
 def test_a_method_without_a_recipe_takes_the_usual_ones():
     found = planned("method", values="itercomp,spo")
     assert [c.words for c in found.cells] == [
-        ("run", "-c", "tiny-sd15-lpo", "--method", "itercomp", "--seed", "0"),
+        ("run", "--method", "itercomp", "--seed", "0"),
         ("run", "--method", "spo", "--seed", "0"),
     ]
+    assert found.cells[0].spec.eval.num_prompts == 600
 
 
 def test_without_its_weights_a_backbone_is_planned_for_all_the_same(monkeypatch, tmp_path):
