@@ -1,6 +1,7 @@
 """Every shipped embedded backbone passes the gates of its recipe, seen by a stock pipeline."""
 
 import math
+from pathlib import Path
 
 import pytest
 from diffusers import DiffusionPipeline
@@ -16,6 +17,17 @@ NUM = 90
 def stock(request) -> DiffusionPipeline:
     without = {"text_encoder_3": None, "tokenizer_3": None} if request.param == "tiny-sd3" else {}
     return DiffusionPipeline.from_pretrained(SHIPPED / request.param, use_safetensors=True, **without)
+
+
+def test_everything_embedded_is_under_80_megabytes():
+    """Models, reward models and pairs; what is shared is a link and counts once."""
+    folders = SHIPPED, SHIPPED.parent.parent / "rewards" / "weights"
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix not in (".py", ".pyc")]
+    assert 60e6 < sum(file.stat().st_size for file in files if file.is_file() and not _linked(file)) < 80e6
+
+
+def _linked(file: Path) -> bool:
+    return any(part.is_symlink() for part in (file, *file.parents))
 
 
 def test_vae_passes_its_gate(stock):
