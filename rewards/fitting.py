@@ -131,11 +131,9 @@ class BestWeights:
     weights: dict[str, Tensor] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return (
-            f"validation accuracy {self.accuracy:.3f} at step {self.step}"
-            if self.step
-            else "not validated yet"
-        )
+        if not self.step:
+            return "not validated yet"
+        return f"validation accuracy {self.accuracy:.3f} at step {self.step}"
 
     def update(self, accuracy: float, step: int, model: PairModel) -> bool:
         if better := accuracy > self.accuracy:

@@ -57,10 +57,9 @@ def words_of(
 ) -> tuple[str, ...]:
     """What follows `lpobench`; `alone`: of the training of its reward, which takes fewer."""
     slots, overrides = _split(options, settings)
-    words = [
-        *(["reward", "train"] if alone else ["run"]),
-        *(("-c", options.recipe) if options.recipe else ()),
-    ]
+    words = ["reward", "train"] if alone else ["run"]
+    if options.recipe:
+        words += ["-c", options.recipe]
     for slot, name in slots.items():
         words += [f"--{slot}", name]
     if options.evaluators and not alone:
