@@ -29,7 +29,7 @@ class GaussianDenoiser(nn.Module, Switched):
     def __init__(self, schedule: Schedule, scale: float):
         super().__init__()
         self.schedule, self.as_policy = schedule, True
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.scale = nn.Parameter(torch.tensor([scale]))
 
     def add_adapter(self, config: object) -> None:
         self.shift = nn.Parameter(self.scale.new_zeros(1))

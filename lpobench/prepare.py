@@ -68,6 +68,10 @@ class Parts:
 
 def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
     """Load everything, and train the reward if asked to. Raises UserError."""
+    if spec.train.sharding == "fsdp2":
+        from lpobench.sampling.sharded import check_processes
+
+        check_processes()
     costs, device, dtype = Costs(), device_of(spec), dtype_of(spec)
     with costs.phase("load"), memory.explained("loading the model", LESS):
         train_prompts, eval_prompts = prompts_of(spec)
@@ -87,7 +91,7 @@ def prepare(spec: RunSpec, cache: Path, *, train_reward: bool) -> Parts:
         # after the reward, which may copy or share the weights as they are now
         with memory.explained(f"making room to train {spec.trains}", LESS_WHOLE):
             parameters = spec.parameters if spec.method.trains else None
-            policy = Policy(backbone, spec.sampling, parameters, spec.seed)
+            policy = Policy(backbone, spec.sampling, parameters, spec.seed, spec.train.sharding)
         spec.method.check(policy, reward)
         if settings and settings.judges:
             version = reward_identity(settings)

@@ -112,7 +112,8 @@ def learn(parts: Parts, folder: Path, stop: StopFlag) -> TrainResult | None:
         memory.free()  # the optimiser's: a second denoiser is about to be loaded
         backbone = policy.backbone
         export = backbone.export_denoiser if policy.whole else backbone.export_lora
-        ranks.from_main(lambda: export(weights_folder(spec, folder)))
+        with policy.assembled():
+            ranks.from_main(lambda: export(weights_folder(spec, folder)))
     return result
 
 

@@ -43,6 +43,9 @@ class TrainSettings(Settings):
     # not written where it is "lora": runs keep the id that they had before there was a choice
     parameters: Literal["lora", "all"] = Field("lora", exclude_if=lambda value: value == "lora")
     """what of the denoiser is trained: an adapter as lora.* says, or all weights, beside a frozen copy of them"""
+    sharding: Literal["none", "fsdp2"] = Field("none", exclude_if=lambda value: value == "none")
+    """where all weights are trained: every process has all of them and of the optimiser's state, or a part (FSDP2); no
+    part of the id"""
     epochs: PositiveInt | None = None
     """stop after so many passes over the training prompts; none: num_updates alone decides"""
     prompts: str = "shapes"

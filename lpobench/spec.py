@@ -134,6 +134,14 @@ class RunSpec(Settings):
     def _one_thing_is_trained(self) -> RunSpec:
         if self.train.parameters == "all" and self.lora != LoraSettings():
             raise UserError("train.parameters is all, which leaves no adapter: leave lora.* out")
+        if self.train.sharding == "fsdp2" and (self.train.parameters != "all" or not self.method.trains):
+            raise UserError(
+                f'train.sharding is fsdp2, and the run trains {self.trains}: it needs train.parameters "all"'
+            )
+        if self.train.sharding == "fsdp2" and self.train.precision == "fp16":
+            raise UserError(
+                "train.precision fp16 scales losses, which train.sharding fsdp2 does not know: use bf16 or fp32"
+            )
         return self
 
     @model_serializer(mode="wrap")
@@ -178,7 +186,9 @@ class RunSpec(Settings):
     def canonical(self) -> str:
         """The one JSON text of what decides the result: every value spelt out, keys sorted, no device."""
         return json.dumps(
-            self.model_dump(mode="json", exclude={"device"}), sort_keys=True, separators=(",", ":")
+            self.model_dump(mode="json", exclude={"device": True, "train": {"sharding"}}),
+            sort_keys=True,
+            separators=(",", ":"),
         )
 
     @property

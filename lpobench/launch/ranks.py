@@ -26,6 +26,7 @@ from lpobench.plugin import UserError
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: as long as the main one may take to export or to fill a cache."""
+_meanwhile: list[Callable[[], None]] = []
 BUCKET = 2**26
 """Numbers per all-reduce: adapters go in one, a whole model in several."""
 
@@ -182,9 +183,31 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
+def meanwhile(act: Callable[[], None]) -> None:
+    """What a process does at every meeting, that is, any of the functions that wait for the others, before it takes
+    part: it has to return in all processes at once.
+    """
+    _meanwhile[:] = [act]
+
+
+def announced(numbers: Tensor) -> Tensor:
+    """The sum of everybody's numbers, on the CPU: a meeting that comes before `meanwhile`."""
+    with _failures():
+        dist.all_reduce(numbers)
+    return numbers
+
+
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Turn the failure of a collective call into PeerLost."""
+    """A meeting. Turns the failure of a collective call into PeerLost."""
+    for act in _meanwhile:
+        act()
+    with _failures():
+        yield
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:

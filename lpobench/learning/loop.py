@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
-from lpobench.launch import memory, ranks
+from lpobench.launch import memory, pieces, ranks
 from lpobench.learning import setup
 from lpobench.learning.batches import Cursor, Pairs, rows_for_update, shuffled
 from lpobench.learning.metrics import MetricsLog
@@ -167,7 +167,8 @@ class Loop:
     def _clip(self) -> Tensor:
         """Scale the gradient to norm `max_grad_norm` where it is longer; the norm before that."""
         limit = self.settings.max_grad_norm
-        return self.accelerator.clip_grad_norm_(self.ctx.policy.trained, math.inf if limit is None else limit)
+        norm = self.accelerator.clip_grad_norm_(self.ctx.policy.trained, math.inf if limit is None else limit)
+        return pieces.whole(norm)
 
     def _guard(self, values: dict[str, float]) -> None:
         """Stop on a loss or gradient that is not finite, save an overflow that fp16's scaler will mend."""

@@ -4,7 +4,8 @@ Neither the number of processes nor the passes change what is trained on: prompt
 whole round's, rows come back in the order of one process, and gradients are sums over all rows of an update.
 
 At start-up a share that does not fit in memory is halved, by all processes together, and it stays so. What
-fitted before and does not any more is no matter of size: that is an error.
+fitted before and does not any more is no matter of size: that is an error. Nor is it halved where weights are split
+over the processes: the others are in the middle of the pass that one had no memory for.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ AGAIN = (
     "as much fitted before, so look for another program on the device, or set "
     "PYTORCH_ALLOC_CONF=expandable_segments:True; the same command goes on from the newest checkpoint"
 )
+SPLIT = f"processes with split weights do not halve what each does: lower train.prompts_per_round or minibatch; {LESS}"
 
 
 @dataclass
@@ -49,8 +51,8 @@ class Shares:
         """The rows of all processes, complete. Raises NonFiniteScore where no group's scores were finite."""
         start, random = self.cursor.taken, self._random()
         doing = f"collecting round {state.round + 1}"
-        if self.fitted_passes == state.collect_passes:
-            with memory.explained(doing, AGAIN):
+        if self.ctx.policy.split or self.fitted_passes == state.collect_passes:
+            with memory.explained(doing, self._advice()):
                 mine = self._collect(state, start, random)
         else:
             mine = memory.fitted(
@@ -72,8 +74,8 @@ class Shares:
         """
         mine = state.pending.take(torch.arange(num)[ranks.share(num)])
         doing = f"in update {state.update + 1}"
-        if self._rows_at_a_time(state, num) <= self.fitted_rows:
-            with memory.explained(doing, AGAIN):
+        if self.ctx.policy.split or self._rows_at_a_time(state, num) <= self.fitted_rows:
+            with memory.explained(doing, self._advice()):
                 means = self._backward(state, mine, num)
         else:
             means = memory.fitted(
@@ -81,7 +83,8 @@ class Shares:
             )
             self.fitted_rows = self._rows_at_a_time(state, num)
         self._count(state, f"update {state.update + 1}")
-        ranks.sum_gradients(self.ctx.policy.trained)
+        if not self.ctx.policy.split:  # those of split weights are sums already
+            ranks.sum_gradients(self.ctx.policy.trained)
         return means
 
     @torch.no_grad()
@@ -132,7 +135,7 @@ class Shares:
         for part, share in parts(rows, self._microbatch(state), num):
             with self.accelerator.autocast():
                 loss, logs = self.method.loss(self.ctx, part.to(self.ctx.policy.backbone.device))
-            self.accelerator.backward(share * loss)
+            self.accelerator.backward(self.ctx.policy.ready_for_backward(share * loss))
             for name, value in {"loss": loss, **logs}.items():
                 means[name] = means.get(name, 0) + share * value.detach().float()
         return means
@@ -154,6 +157,9 @@ class Shares:
 
     def _microbatch(self, state: TrainState) -> int:
         return state.microbatch or self.settings.minibatch
+
+    def _advice(self) -> str:
+        return SPLIT if self.ctx.policy.split else AGAIN
 
     def _random(self) -> dict[str, Tensor]:
         return tensors.random_states(self.ctx.generator, self.ctx.policy.backbone.device)

@@ -1,7 +1,7 @@
 """What a training run must remember between two updates, and how it comes back from disk bit for bit."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from lpobench.launch import ranks
+from lpobench.launch import pieces, ranks
 from lpobench.learning import checkpoint, tensors
 from lpobench.plugin import MethodSettings, UserError
 from lpobench.types import Context, Rows
 
+Named = Callable[[], Mapping[str, Tensor]]
 FORMAT = 2
 
 
@@ -78,19 +79,24 @@ class StateFiles:
 
         To be called by all processes, whose state is the same but for the work they did.
         """
-        whole = state.of_all_processes()
-        ranks.from_main(lambda: self._write(whole))
+        everyones = state.of_all_processes()
+        if self.ctx.policy.split:  # together; the main process then has all in one piece, beside its parts
+            weights, moments = (
+                {name: pieces.on_main(value) for name, value in found().items()}
+                for found in (self._trained, self._moments)
+            )
+            ranks.from_main(lambda: self._write(everyones, lambda: weights, lambda: moments))
+        else:
+            ranks.from_main(lambda: self._write(everyones, self._trained, self._moments))
 
-    def _write(self, state: TrainState) -> None:
+    def _write(self, state: TrainState, weights: Named, moments: Named) -> None:
         values = asdict(replace(state, pending=None))
         del values["pending"]
         scaler = self.scaler.state_dict() if self.scaler else None
         document = {"format": FORMAT, "fingerprint": self.fingerprint, "state": values, "scaler": scaler}
         files: dict[str, checkpoint.Content] = {
-            self._weights_file(): lambda: tensors.to_bytes(self._trained()),
-            "optimizer.safetensors": lambda: tensors.to_bytes(
-                tensors.optimizer_tensors(self.optimizer, self._names())
-            ),
+            self._weights_file(): lambda: tensors.to_bytes(weights()),
+            "optimizer.safetensors": lambda: tensors.to_bytes(moments()),
             "random.safetensors": lambda: tensors.to_bytes(
                 tensors.random_states(self.ctx.generator, self._device())
             ),
@@ -113,8 +119,8 @@ class StateFiles:
         document = json.loads((folder / "state.json").read_bytes())
         self._check(folder, document)
         self._load_trained(tensors.from_file(folder / self._weights_file()))
-        optimizer = tensors.from_file(folder / "optimizer.safetensors")
-        tensors.load_optimizer(self.optimizer, self._names(), optimizer)
+        moments = tensors.from_file(folder / "optimizer.safetensors")
+        tensors.load_optimizer(self.optimizer, self._trained(), moments)
         tensors.load_random_states(
             tensors.from_file(folder / "random.safetensors"), self.ctx.generator, self._device()
         )
@@ -146,10 +152,13 @@ class StateFiles:
     def _trained(self) -> dict[str, Tensor]:
         return dict(zip(self._names(), self.ctx.policy.trained, strict=True))
 
+    def _moments(self) -> dict[str, Tensor]:
+        return tensors.optimizer_tensors(self.optimizer, self._names())
+
     @torch.no_grad()
     def _load_trained(self, saved: dict[str, Tensor]) -> None:
         for name, parameter in self._trained().items():
-            parameter.copy_(saved[name])
+            parameter.copy_(pieces.like(saved[name], parameter))
 
     def _names(self) -> list[str]:
         return tensors.names_of(self.ctx.policy.trained, self.ctx.policy.backbone.denoiser)

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lpobench.launch import pieces
 from lpobench.plugin import MethodSettings
 from lpobench.types import Rows
 
@@ -39,12 +40,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dic
     }
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, trained: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
     """Moments from the file, hyper-parameters from the run's settings."""
     state: dict[int, dict[str, Tensor]] = {}
+    numbers = {name: number for number, name in enumerate(trained)}
     for key, value in tensors.items():
         name, _, kind = key.rpartition("/")
-        state.setdefault(names.index(name), {})[kind] = value
+        state.setdefault(numbers[name], {})[kind] = pieces.like(value, trained[name])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -1,12 +1,13 @@
 """The trained backbone, its frozen reference, and the Gaussian step they both define.
 
 Policy and reference are one set of weights: LoRA adapters on for the one, off for the other (LPO's released
-code keeps a second copy of the model). Only where all weights are trained, a frozen copy is kept (whole.py).
+code keeps a second copy of the model). Only where all weights are trained, a frozen copy is kept (whole.py), and
+both may be split over the processes (sharded.py).
 Conditional and unconditional branches run as one batch.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
@@ -22,6 +23,7 @@ from lpobench.types import Backbone, Conditioning
 
 if TYPE_CHECKING:
     from lpobench.sampling.lora import LoraLinear
+    from lpobench.sampling.sharded import Sharded
 
 CACHED_PROMPTS = 1024
 """Encoded prompts kept, least recently used first to go; at SDXL's size 315 KB each."""
@@ -51,7 +53,8 @@ class Lora(Protocol):
 class Policy:
     """A backbone that can be trained, sampled with classifier-free guidance.
 
-    `trained` are the parameters that are: of LoRA adapters, or with "all" those of the whole denoiser (`whole`).
+    `trained` are the parameters that are: of LoRA adapters, or with "all" those of the whole denoiser (`whole`), of
+    which each process has a part with `sharding` "fsdp2" (`split`).
     `calls` counts denoiser forward passes, `rows` the latents that went through them (guidance doubles rows, not
     calls), `decodes` the images that were decoded. `timesteps` and `stds` describe the sampling grid as Python
     floats, so that control flow reads no device. A rollout makes `shard` = (index, count) of the prompts it is
@@ -64,6 +67,7 @@ class Policy:
         sampling: Sampling,
         parameters: Lora | Literal["all"] | None = None,
         seed: int = 0,
+        sharding: Literal["none", "fsdp2"] = "none",
     ):
         self.backbone = backbone
         self.num_steps, self.guidance_scale = sampling.num_steps, sampling.guidance_scale
@@ -84,7 +88,11 @@ class Policy:
         self.whole = parameters == "all"
         self._reading_prompts: list[LoraLinear] = []
         self._switches: list[Switched] = []
-        if self.whole:
+        self._sharded: Sharded | None = None
+        if self.whole and sharding == "fsdp2":
+            self._sharded = _sharded(backbone, self._idle)
+            self._switches = [self._sharded]
+        elif self.whole:
             self._switches = [Whole(backbone.denoiser)]
         elif parameters is not None:
             self._reading_prompts = _add_lora(backbone, parameters, seed)
@@ -96,6 +104,11 @@ class Policy:
     def work(self) -> dict[str, int]:
         """What has been done so far, in the fields of a record's cost."""
         return {"calls": self.calls, "rows": self.rows, "decodes": self.decodes}
+
+    @property
+    def split(self) -> bool:
+        """Whether the denoiser's weights are split over the processes, which then wait for each other to use it."""
+        return self._sharded is not None
 
     @property
     def grid(self) -> Float[Tensor, " i"]:
@@ -121,9 +134,19 @@ class Policy:
         """The denoiser's raw output without guidance, float32 or wider: one forward pass."""
         self.calls += 1
         self.rows += len(latents)
+        if self._sharded:
+            self._sharded.forward_turn()
         # t = -1, the end of some grids, is no timestep the denoiser knows
         output = self.backbone.predict(latents.to(self.dtype), t.clamp(min=0), self.conditioning(prompts))
         return output.to(torch.promote_types(output.dtype, torch.float32))
+
+    def ready_for_backward(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss to call backward on, now: where weights are split, all processes do so at once."""
+        return self._sharded.backward_turn(loss) if self._sharded else loss
+
+    def assembled(self) -> AbstractContextManager[None]:
+        """Inside, the main process's denoiser is in one piece, whose weights can be read and written to a file."""
+        return self._sharded.assembled() if self._sharded else nullcontext()
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
         """Images in [0, 1]."""
@@ -206,6 +229,12 @@ class Policy:
         for layer in self._reading_prompts:
             layer.keep(on)
 
+    def _idle(self) -> Tensor:
+        """A forward pass of a row that nobody asked for."""
+        device = self.backbone.device
+        latents = torch.zeros((1, *self.backbone.latent_shape), device=device, dtype=self.dtype)
+        return self.backbone.predict(latents, self.grid[:1], self.conditioning([""]))
+
     def _switch(self) -> None:
         """To what is trained, unless this is the reference now."""
         for part in self._switches:
@@ -234,6 +263,12 @@ class Policy:
         return tuple(
             transition(self.backbone.schedule, grid[:-1], grid[1:], self.rule, self.eta)[2].flatten().tolist()
         )
+
+
+def _sharded(backbone: Backbone, idle: Callable[[], Tensor]) -> "Sharded":
+    from lpobench.sampling.sharded import Sharded
+
+    return Sharded(backbone, idle)
 
 
 def _check_step(rule: Rule, eta: float, backbone: Backbone) -> None:

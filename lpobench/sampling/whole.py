@@ -17,16 +17,13 @@ class Whole(Switched):
 
     def __init__(self, denoiser: nn.Module):
         """Raises UserError where weights are not float32 or wider: an update would be lost in their rounding."""
+        check_precision(denoiser)
         trained: dict[int, nn.Parameter] = {}
         self._slots: list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter, nn.Parameter]] = []
         for module in denoiser.modules():
             for name, frozen in module._parameters.items():
                 if frozen is None:
                     continue
-                if torch.promote_types(frozen.dtype, torch.float32) != frozen.dtype:
-                    raise UserError(
-                        f"all weights can be trained in float32, the denoiser has {frozen.dtype}: load it in float32"
-                    )
                 if id(frozen) not in trained:  # one parameter may have several names
                     trained[id(frozen)] = nn.Parameter(frozen.detach().clone())
                 self._slots.append((module._parameters, name, trained[id(frozen)], frozen))
@@ -41,3 +38,12 @@ class Whole(Switched):
         self._as_policy = on
         for parameters, name, trained, frozen in self._slots:
             parameters[name] = trained if on else frozen
+
+
+def check_precision(denoiser: nn.Module) -> None:
+    """Raises UserError where weights are not float32 or wider."""
+    for weight in denoiser.parameters():
+        if torch.promote_types(weight.dtype, torch.float32) != weight.dtype:
+            raise UserError(
+                f"all weights can be trained in float32, the denoiser has {weight.dtype}: load it in float32"
+            )

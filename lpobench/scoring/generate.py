@@ -43,7 +43,7 @@ class Painter:
 
     `settings` decides steps and guidance, not the policy; `sampler` takes the place of plain sampling at eta 0, and is
     given a generator for each image. A batch that does not fit in memory is halved and tried again, and so are all
-    that follow: `halved` is told the new size.
+    that follow: `halved` is told the new size. Not where the policy is split, whose other processes would not follow.
     """
 
     policy: Policy
@@ -66,7 +66,7 @@ class Painter:
             try:
                 batch = Batch(chosen, indices, self._make(chosen, indices))
             except RuntimeError as error:
-                if len(chosen) == 1 or not memory.is_out_of_memory(error):
+                if len(chosen) == 1 or self.policy.split or not memory.is_out_of_memory(error):
                     raise
                 self.size = (len(chosen) + 1) // 2
             else:

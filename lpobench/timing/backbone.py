@@ -45,7 +45,7 @@ def backbone_costs(spec: RunSpec, effort: Effort, *, batch: int = 1, allow_busy:
         timings["denoiser call"] = measure(call, device, effort)
         flops = {"decode": flops_of(decode), "denoiser call": flops_of(call)}
         parameters = {name: count(module) for name, module in parts_of(backbone).items()}
-        policy = Policy(backbone, spec.sampling, spec.parameters, spec.seed)
+        policy = Policy(backbone, spec.sampling, spec.parameters, spec.seed, spec.train.sharding)
         if spec.backbone.releases_text_encoders:
             policy.remember([PROMPT])
             backbone.release_text_encoders()

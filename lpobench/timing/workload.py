@@ -216,7 +216,8 @@ def workload(
     with memory.explained(f"timing {name_of(spec.backbone)}", LESS), tempfile.TemporaryDirectory() as folder:
         backbone, live = parts or load_parts(spec)
         reward = None if live is None else Decisive(live)
-        policy = Policy(backbone, spec.sampling, spec.parameters if spec.method.trains else None, spec.seed)
+        parameters = spec.parameters if spec.method.trains else None
+        policy = Policy(backbone, spec.sampling, parameters, spec.seed, spec.train.sharding)
         spec.method.check(policy, reward)
         if release and spec.backbone.releases_text_encoders:
             policy.remember(["", *prompts(max(PROMPTS, spec.train.prompts_per_round))])

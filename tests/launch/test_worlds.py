@@ -1,11 +1,14 @@
 """One run in several processes is the same run: numbers, images, files, errors. See worlds.py."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from processes import finished
+from safetensors.torch import load_file
 
 HERE = Path(__file__).parent
 
@@ -81,6 +84,43 @@ def test_all_weights_are_trained_by_two_as_by_one(runs):
     same(shared, alone)
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["training"]["parameters"] == 1
+
+
+@pytest.mark.parametrize("name", ["split-two", "split-three"])
+def test_split_weights_are_trained_as_whole_ones(runs, name):
+    """Passes of processes that differ in number are done together; the id is the same, and so is what is exported."""
+    (one, alone), (more, folder) = runs("whole-one"), runs(name)
+    same(folder, alone)
+    assert (more["id"], more["training"]["parameters"]) == (one["id"], 1)
+    assert more["processes"] == {"split-two": 2, "split-three": 3}[name]
+    assert weights(folder) == pytest.approx(weights(alone), rel=1e-6)
+
+
+def weights(folder):
+    """The one that the toy has, as exported."""
+    [value] = load_file(folder / "denoiser" / "diffusion_pytorch_model.safetensors").values()
+    return value.item()
+
+
+def test_split_weights_are_stopped_and_go_on_with_any_number(played, runs):
+    assert [each["code"] for each in played[0]["split-stopped"]] == [75, 75]
+    record, folder = runs("split-resumed", "split-stopped")
+    assert record["training"]["resumed_from"] is not None
+    same(folder, runs("whole-one")[1])
+
+
+def test_a_split_unet_is_the_whole_one(played):
+    """Each process holds half of it; trained, saved, loaded and trained on, it is the same, and so is its reference."""
+    [whole], twice = ([each["result"] for each in played[0][name]] for name in ("split-once", "split-twice"))
+    assert sum(each["held"] for each in twice) == whole["held"]
+    assert all(each["held"] < 0.55 * whole["held"] for each in twice)
+    for each, what in product(twice, ("made", "referred")):
+        torch.testing.assert_close(*map(torch.tensor, (each[what], whole[what])), rtol=1e-5, atol=1e-5)
+
+
+def test_one_process_has_nobody_to_split_weights_with(played):
+    [said] = played[0]["split-alone"]
+    assert said["error"].startswith("train.sharding fsdp2 splits weights over processes, and there is one")
 
 
 def test_a_complete_run_is_recognised_by_all(played, runs):

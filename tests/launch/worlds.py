@@ -15,6 +15,8 @@ import torch
 from made import Brighter, register_toys, toy_spec
 from processes import die_with
 from torch import nn
+from trained_unet import GUIDED, output, referred, trained
+from unet_backbone import UNetBackbone
 
 import lpobench.run
 from lpobench.evaluation.plan import plan
@@ -22,6 +24,7 @@ from lpobench.evaluation.run import evaluate
 from lpobench.launch import environment, ranks
 from lpobench.plugin import UserError
 from lpobench.run import execute, train_reward_only
+from lpobench.sampling import Policy
 from lpobench.scoring.generate import Painter
 from methods.lpo import LPO
 
@@ -34,10 +37,30 @@ def a_run(folder: Path, out: str, **options) -> dict:
     return record.model_dump(mode="json")
 
 
-def a_whole_run(folder: Path, out: str) -> dict:
-    """All weights are trained."""
-    train = {**ROUNDS, "num_updates": 2, "parameters": "all"}
+def a_whole_run(folder: Path, out: str, **train) -> dict:
+    """All weights are trained. Shares of an update of 5 rows go by 1: some processes have more passes than others."""
+    train = {
+        **ROUNDS,
+        "num_updates": 4,
+        "parameters": "all",
+        "minibatch": 1,
+        "gradient_accumulation": 5,
+        **train,
+    }
     return execute(toy_spec(folder, train=train), folder / out).model_dump(mode="json")
+
+
+def split_unet(folder: Path, sharding: str) -> dict:
+    """A UNet whose blocks are split one by one, with gradient checkpointing; two updates, then two more in another
+    process's place. What it makes of some latents then, as policy and as reference.
+    """
+    start()
+    for num_updates in (2, 4):
+        policy = Policy(UNetBackbone(), GUIDED, "all", sharding=sharding)
+        held = sum(weight.to_local().numel() if policy.split else weight.numel() for weight in policy.trained)
+        rows = {"prompts_per_round": 3, "minibatch": 1, "gradient_accumulation": 3}
+        trained(folder / f"unet-{sharding}", policy, num_updates, gradient_checkpointing=True, **rows)
+    return {"made": output(policy).tolist(), "referred": referred(policy).tolist(), "held": held}
 
 
 def numbers(folder: Path) -> dict:
@@ -89,7 +112,7 @@ def torn(folder: Path) -> dict:
     return a_run(folder, "torn")
 
 
-def stopped(folder: Path) -> dict:
+def stopped(folder: Path, make: Callable[[], dict]) -> dict:
     """The second process alone is asked to stop, in its third loss."""
     loss, losses = LPO.loss, []
 
@@ -100,7 +123,7 @@ def stopped(folder: Path) -> dict:
         return loss(self, policy, rows)
 
     LPO.loss = watched
-    return a_run(folder, "stopped")
+    return make()
 
 
 def stopped_between_images(folder: Path) -> dict:
@@ -155,13 +178,23 @@ SCENARIOS: dict[str, tuple[int, Callable[[Path], object]]] = {
     "three": (3, lambda folder: a_run(folder, "three")),
     "whole-one": (1, lambda folder: a_whole_run(folder, "whole-one")),
     "whole-two": (2, lambda folder: a_whole_run(folder, "whole-two")),
+    "split-two": (2, lambda folder: a_whole_run(folder, "split-two", sharding="fsdp2")),
+    "split-three": (3, lambda folder: a_whole_run(folder, "split-three", sharding="fsdp2")),
+    "split-stopped": (
+        2,
+        lambda folder: stopped(folder, lambda: a_whole_run(folder, "split-stopped", sharding="fsdp2")),
+    ),
+    "split-resumed": (3, lambda folder: a_whole_run(folder, "split-stopped", sharding="fsdp2")),
+    "split-twice": (2, lambda folder: split_unet(folder, "fsdp2")),
+    "split-once": (1, lambda folder: split_unet(folder, "none")),
+    "split-alone": (1, lambda folder: a_whole_run(folder, "split-alone", sharding="fsdp2")),
     "again": (2, lambda folder: a_run(folder, "two")),
     "reward": (2, lambda folder: train_reward_only(toy_spec(folder), folder / "reward")),
     "own-reward": (2, lambda folder: a_run(folder, "reward", train_reward=True)),
     "crowd": (3, lambda folder: execute(toy_spec(folder, train={"prompts_per_round": 2}), folder / "crowd")),
     "few": (3, lambda folder: a_run(folder, "few", limit=2)),
     "torn": (2, torn),
-    "stopped": (2, stopped),
+    "stopped": (2, lambda folder: stopped(folder, lambda: a_run(folder, "stopped"))),
     "resumed": (1, lambda folder: a_run(folder, "stopped")),
     "images": (2, stopped_between_images),
     "short": (2, short_of_memory),
