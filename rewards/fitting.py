@@ -1,34 +1,30 @@
 """Fitting a reward model to labelled pairs at every noise level: what LRM and SPM training share.
 
-Bradley-Terry with ties (LPO eq. 10-11, released code), AdamW, averaged weights, early stopping by validation
-accuracy, and the tables of pair accuracy by timestep.
+Bradley-Terry with ties (LPO eq. 10-11, released code), AdamW, averaged weights, and early stopping by validation
+accuracy.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lpobench.data.pairs import LatentPairs, PairBatch
+from lpobench.data.pairs import LatentPairs
 from lpobench.launch import ranks
 from lpobench.plugin import UserError
 from lpobench.progress import progress
-from lpobench.sampling.schedule import Schedule
-
-Scores = tuple[Float[Tensor, " n"], Float[Tensor, " n"]]
-"""Of the first and of the second image of each pair."""
+from rewards.accuracy import evaluate
+from rewards.pair_scorer import PairModel, PairScorer, Scores, draw_noise
 
 
 class Diverged(UserError):
@@ -52,19 +48,6 @@ class Knobs(Protocol):
     patience: int | None
 
 
-class PairModel(Protocol):
-    """A network that is fitted: an nn.Module that says what of it is trained."""
-
-    training: bool
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def trainable(self) -> dict[str, nn.Parameter]: ...
-
-    def train(self, mode: bool = True) -> nn.Module: ...
-
-
 class PairLoss(Protocol):
     """Of the scores of both images, the label and the weight of each pair; weights of a batch add up to 1."""
 
@@ -76,16 +59,6 @@ class PairLoss(Protocol):
         weight: Float[Tensor, " n"],
         /,
     ) -> Float[Tensor, ""]: ...
-
-
-@dataclass(frozen=True)
-class PairScorer:
-    """A network, and how it scores pairs at timesteps t with given noise."""
-
-    model: PairModel
-    score: Callable[[PairBatch, Float[Tensor, " n"], Float[Tensor, "images n c h w"]], Scores]
-    num_noises: Literal[1, 2]
-    """Noise of a pair's two images: shared, or one each."""
 
 
 class Look(Protocol):
@@ -171,24 +144,27 @@ class RewardTraining:
         with progress(training.steps, "training the reward", enabled=ranks.is_main()) as advance:
             for step in range(1, training.steps + 1):
                 losses.append(self._gradients(next(batches), generator))
-                if not math.isfinite(losses[-1]):
-                    raise Diverged(
-                        f"reward training: loss is {losses[-1]} at step {step}; lower learning_rate"
-                    )
+                _check(losses[-1], step)
                 nn.utils.clip_grad_norm_(params, training.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
                 rate.step()
                 average.step(params)
                 if step % training.validate_every == 0 or step == training.steps:
-                    with _averaged(average, params):
-                        if best.update(self._validate(), step, self.scorer.model):
-                            on_best()
+                    self._validated(best, step, average, on_best)
                 recent = np.mean(losses[-training.validate_every :])
                 advance(note=f"loss {recent:.3f}, {best}")
                 if training.patience is not None and best.age >= training.patience:
                     break
         return best
+
+    def _validated(
+        self, best: BestWeights, step: int, average: EMAModel, on_best: Callable[[], None]
+    ) -> None:
+        """Remember the averaged weights if they are the best so far."""
+        with _averaged(average, list(self.scorer.model.trainable().values())):
+            if best.update(self._validate(), step, self.scorer.model):
+                on_best()
 
     def _gradients(self, rows: Tensor, generator: torch.Generator) -> float:
         """Leave the gradients of a batch of pairs, of which each process does its part; returns the loss."""
@@ -214,11 +190,6 @@ class RewardTraining:
         return evaluate(self.scorer, some, t, seed=0)["correct"].mean()
 
 
-def grid(schedule: Schedule) -> Float[Tensor, " 20"]:
-    """The timesteps a 20-step sampling run visits; accuracies are reported there."""
-    return schedule.timesteps(20)[:-1]
-
-
 def preference_loss(
     score_0: Float[Tensor, " n"],
     score_1: Float[Tensor, " n"],
@@ -236,79 +207,16 @@ def preference_loss(
     return (weight * loss).sum()
 
 
-def draw_noise(
-    pairs: LatentPairs, num: int, generator: torch.Generator, num_noises: Literal[1, 2] = 2
-) -> Float[Tensor, "images n c h w"]:
-    """Of a whole batch, whatever part of it is used: draws do not depend on the number of processes."""
-    return torch.randn((num_noises, num, *pairs.latents.shape[1:]), generator=generator)
-
-
-@torch.no_grad()
-def evaluate(
-    scorer: PairScorer, pairs: LatentPairs, t: Float[Tensor, " n"], seed: int, batch_size: int = 256
-) -> pd.DataFrame:
-    """One row per pair: its t, and whether the higher score is right by the label and by the truth.
-
-    Columns `correct` and `true`: 1, 0, or 0.5 for equal scores and tied labels; NaN where the truth is
-    unknown or equal. Each process scores its part of every batch; all of them get all rows.
-    """
-    was_training, generator = scorer.model.training, torch.Generator().manual_seed(seed)
-    scorer.model.train(False)
-    differences = []
-    for rows in torch.arange(len(pairs)).split(batch_size):
-        noise = draw_noise(pairs, len(rows), generator, scorer.num_noises)
-        mine, difference = ranks.share(len(rows)), torch.empty(0)
-        if len(rows[mine]):
-            scores = scorer.score(pairs.batch(rows[mine]), t[rows[mine]], noise[:, mine])
-            difference = (scores[0] - scores[1]).cpu()
-        differences.append(difference)
-    scorer.model.train(was_training)
-
-    of_all = zip(*ranks.gather(differences), strict=True)  # batch by batch, in order of rank
-    vote = torch.cat([part for batch in of_all for part in batch]).sign().double().numpy()
-    label, truth = np.sign(pairs.table["label_0"].to_numpy() - 0.5), np.sign(pairs.true_gap)
-    correct = 0.5 + 0.5 * vote * label
-    true = np.where(truth == 0, np.nan, 0.5 + 0.5 * vote * truth)
-    return pd.DataFrame({"t": t.numpy(), "correct": correct, "true": true})
-
-
-def accuracy_by_timestep(
-    scorer: PairScorer, timesteps: Float[Tensor, " m"], pairs: LatentPairs, seed: int = 0
-) -> pd.DataFrame:
-    """Pair accuracy at each timestep, fresh noise at each.
-
-    Columns: t; accuracy, against the noisy labels, of n pairs; accuracy_true, against the exact preference,
-    of the n_true pairs where it is known and not equal.
-    """
-    rows = []
-    with progress(len(timesteps), "measuring the reward", enabled=ranks.is_main()) as advance:
-        for number, t in enumerate(timesteps):
-            outcome = evaluate(scorer, pairs, t.expand(len(pairs)), seed + number)
-            accuracy, accuracy_true = outcome["correct"].mean(), outcome["true"].mean()
-            rows.append((t.item(), accuracy, accuracy_true, len(outcome), int(outcome["true"].notna().sum())))
-            advance(note=f"t {t.item():.0f}: accuracy {accuracy:.3f}")
-    return pd.DataFrame(rows, columns=["t", "accuracy", "accuracy_true", "n", "n_true"])
-
-
-def tables_of(
-    scorer: PairScorer, timesteps: Float[Tensor, " m"], held_out: Mapping[str, LatentPairs]
-) -> dict[str, pd.DataFrame]:
-    """Accuracy by timestep of each split that has pairs."""
-    return {
-        name: accuracy_by_timestep(scorer, timesteps, part) for name, part in held_out.items() if len(part)
-    }
-
-
-def as_rows(tables: Mapping[str, pd.DataFrame]) -> dict[str, list[dict[str, float]]]:
-    """Tables as JSON keeps them: what is unknown is None."""
-    return {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-
-
 def learning_rate(training: Knobs, step: int) -> float:
     """As a share of the peak: linear up over the warm-up, then linear down to 0 at the end."""
     if step < training.warmup:
         return (step + 1) / training.warmup
     return max(0, training.steps - step) / max(1, training.steps - training.warmup)
+
+
+def _check(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(f"reward training: loss is {loss} at step {step}; lower learning_rate")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lpobench.launch import ranks
+from rewards.accuracy import accuracy_by_timestep
 from rewards.dina import folder as folders
 from rewards.dina.config import DiNaConfig, HeadConfig
 from rewards.dina.losses import pair_loss
@@ -29,8 +30,9 @@ from rewards.dina.pairwise import PairScores, uniform_timesteps
 from rewards.dina.settings import DiNa
 from rewards.dina.text import Prompts, TransformerBackbone
 from rewards.dina.trunk import Depth
-from rewards.fitting import FreshLook, PairScorer, RewardTraining, accuracy_by_timestep, grid
+from rewards.fitting import FreshLook, RewardTraining
 from rewards.labelled import open_splits
+from rewards.pair_scorer import PairScorer, grid
 
 
 def train_reward(

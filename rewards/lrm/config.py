@@ -37,7 +37,7 @@ class LRMConfig(BaseModel, frozen=True):
     training: dict = {}
     """Settings it was trained with, and `best_step`."""
     accuracy: dict[str, list[dict]] = {}
-    """Split -> rows of the accuracy-by-timestep table (see rewards/fitting.py)."""
+    """Split -> rows of the accuracy-by-timestep table (see rewards/accuracy.py)."""
 
     @property
     def is_mmdit(self) -> bool:

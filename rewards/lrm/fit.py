@@ -6,10 +6,11 @@ import torch
 
 from lpobench.data.pairs import LatentPairs
 from lpobench.sampling.schedule import Schedule
-from rewards.fitting import FreshLook, RewardTraining, grid
+from rewards.fitting import FreshLook, RewardTraining
 from rewards.lrm.model import LatentRewardModel
 from rewards.lrm.pairwise import pair_scorer
 from rewards.lrm.settings import LRMTraining
+from rewards.pair_scorer import grid
 
 
 def training_run(

@@ -1,4 +1,4 @@
-"""How an LRM scores noised pairs (LPO sec. 4.1, released code); what is not its own is in rewards/fitting.py."""
+"""How an LRM scores noised pairs (LPO sec. 4.1, released code); what is not its own is in rewards/pair_scorer.py."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lpobench.data.pairs import LatentPairs, PairBatch
 from lpobench.sampling.schedule import Schedule
-from rewards import fitting
-from rewards.fitting import PairScorer, grid
+from rewards import accuracy
 from rewards.lrm.model import LatentRewardModel
+from rewards.pair_scorer import PairScorer, grid
 
 
 def pair_scores(
@@ -44,5 +44,5 @@ def pair_scorer(model: LatentRewardModel, schedule: Schedule) -> PairScorer:
 def accuracy_by_timestep(
     model: LatentRewardModel, schedule: Schedule, pairs: LatentPairs, seed: int = 0
 ) -> pd.DataFrame:
-    """Pair accuracy at every timestep it is trained on, see rewards/fitting.py."""
-    return fitting.accuracy_by_timestep(pair_scorer(model, schedule), grid(schedule), pairs, seed)
+    """Pair accuracy at every timestep it is trained on, see rewards/accuracy.py."""
+    return accuracy.accuracy_by_timestep(pair_scorer(model, schedule), grid(schedule), pairs, seed)

@@ -19,7 +19,7 @@ import torch
 
 from lpobench.launch import ranks
 from lpobench.types import Backbone
-from rewards.fitting import as_rows, tables_of
+from rewards.accuracy import as_rows, tables_of
 from rewards.labelled import open_splits
 from rewards.lrm import folder as folders
 from rewards.lrm.config import PUBLISHED_VFE_SCALE, LRMConfig

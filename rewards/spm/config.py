@@ -30,7 +30,7 @@ class SPMConfig(BaseModel, frozen=True, extra="forbid"):
     training: dict = {}
     """Settings it was trained with, and `best_step`."""
     accuracy: dict[str, list[dict]] = {}
-    """Split -> rows of the accuracy-by-timestep table (see rewards/fitting.py)."""
+    """Split -> rows of the accuracy-by-timestep table (see rewards/accuracy.py)."""
 
 
 def is_released(place: Path) -> bool:

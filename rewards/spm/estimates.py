@@ -20,7 +20,7 @@ from lpobench.launch import ranks
 from lpobench.plugin import UserError
 from lpobench.progress import progress
 from lpobench.sampling import Policy
-from rewards.fitting import Scores
+from rewards.pair_scorer import Scores
 from rewards.spm.model import StepAwareCLIP
 
 AT_ONCE = 16

@@ -24,9 +24,11 @@ from lpobench.launch import ranks
 from lpobench.plugin import UserError
 from lpobench.sampling import Policy, RectifiedFlow
 from lpobench.types import Backbone
-from rewards.fitting import FreshLook, Look, PairScorer, RewardTraining, as_rows, grid, tables_of
+from rewards.accuracy import as_rows, tables_of
+from rewards.fitting import FreshLook, Look, RewardTraining
 from rewards.labelled import open_splits
 from rewards.lrm.noise import is_stable_diffusion
+from rewards.pair_scorer import PairScorer, grid
 from rewards.spm import folder as folders
 from rewards.spm.config import SPMConfig
 from rewards.spm.estimates import Bank, Guided, pair_scores

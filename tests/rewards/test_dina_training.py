@@ -11,13 +11,15 @@ from made_dina import CPU, QUICK
 
 from lpobench.data.pairs import LatentPairs
 from lpobench.sampling import Noisy, RectifiedFlow
+from rewards.accuracy import accuracy_by_timestep
 from rewards.dina import DiNa, read_config
 from rewards.dina.folder import load
 from rewards.dina.losses import comparison_std, pair_loss
 from rewards.dina.pairwise import PairScores, uniform_timesteps
 from rewards.dina.text import Prompts
 from rewards.dina.train import describe, new_model, train_reward
-from rewards.fitting import FreshLook, PairScorer, RewardTraining, accuracy_by_timestep, draw_noise, grid
+from rewards.fitting import FreshLook, RewardTraining
+from rewards.pair_scorer import PairScorer, draw_noise, grid
 
 FLOAT = torch.float32
 

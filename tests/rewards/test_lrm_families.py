@@ -11,13 +11,13 @@ from diffusers import SD3Transformer2DModel
 
 from lpobench.data.pairs import LatentPairs
 from lpobench.plugin import UserError
-from rewards.fitting import draw_noise, grid
 from rewards.lrm import LRM, LRMTraining
 from rewards.lrm.blocks import MMDiTBlocks, UNetBlocks, empty_unet
 from rewards.lrm.folder import load, parts, save
 from rewards.lrm.model import LatentRewardModel
 from rewards.lrm.pairwise import pair_scores
 from rewards.lrm.train import describe
+from rewards.pair_scorer import draw_noise, grid
 
 CPU = torch.device("cpu")
 FAMILIES = ("sdxl", "sd3", "sd35")

@@ -10,7 +10,7 @@ import torch
 
 from lpobench import registry
 from lpobench.plugin import UserError
-from rewards.fitting import Diverged, draw_noise, grid, learning_rate, preference_loss
+from rewards.fitting import Diverged, learning_rate, preference_loss
 from rewards.labelled import training_pairs
 from rewards.lrm import LRM, LRMTraining, read_config
 from rewards.lrm.fit import training_run
@@ -18,6 +18,7 @@ from rewards.lrm.folder import load
 from rewards.lrm.model import LatentRewardModel, TextFeatures
 from rewards.lrm.pairwise import accuracy_by_timestep, pair_scores
 from rewards.lrm.train import new_model, train_reward
+from rewards.pair_scorer import draw_noise, grid
 from rewards.train import main
 
 CPU = torch.device("cpu")

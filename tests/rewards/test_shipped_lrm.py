@@ -7,7 +7,7 @@ import torch
 from lpobench import registry
 from lpobench.data.pairs import LatentPairs
 from lpobench.data.shipped import shipped
-from rewards.fitting import accuracy_by_timestep
+from rewards.accuracy import accuracy_by_timestep
 from rewards.lrm import LRM, folder
 from rewards.lrm.pairwise import grid, pair_scorer
 

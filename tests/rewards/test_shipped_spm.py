@@ -9,7 +9,8 @@ from backbones.tiny import TinySD15
 from lpobench.data.pairs import LatentPairs
 from lpobench.data.shipped import shipped
 from lpobench.sampling import Policy
-from rewards.fitting import PairScorer, evaluate
+from rewards.accuracy import evaluate
+from rewards.pair_scorer import PairScorer
 from rewards.spm import SPM, folder
 from rewards.spm.estimates import Guided, pair_scores
 

@@ -13,7 +13,7 @@ from lpobench import registry
 from lpobench.plugin import UserError
 from lpobench.sampling import Policy
 from lpobench.sampling.schedule import VariancePreserving
-from rewards import fitting
+from rewards import accuracy, fitting, pair_scorer
 from rewards.spm import SPM, SPMTraining, read_config
 from rewards.spm.estimates import Bank, Guided, estimate, pair_scores
 from rewards.spm.folder import ClipPlaces, from_clip, load
@@ -181,9 +181,9 @@ def test_training_is_deterministic_in_its_seed(data, clip, tmp_path):
 def test_the_reported_accuracy_is_that_of_the_stored_weights(data, clip, tmp_path):
     tables = train_reward(settings(data, clip, half=True), Lettered(), tmp_path, seed=0, device=CPU)
     model, policy = load(tmp_path), Policy(Lettered(), Guided(5.0))
-    scorer = fitting.PairScorer(model, lambda *given: pair_scores(model, policy, *given), num_noises=1)
+    scorer = pair_scorer.PairScorer(model, lambda *given: pair_scores(model, policy, *given), num_noises=1)
     pairs = tiny_unet.pairs(8, "test_unique", 2)
-    again = fitting.accuracy_by_timestep(scorer, fitting.grid(policy.backbone.schedule), pairs)
+    again = accuracy.accuracy_by_timestep(scorer, pair_scorer.grid(policy.backbone.schedule), pairs)
     assert again.equals(tables["test_unique"])
 
 
