@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -212,6 +212,8 @@ def _tasks(plan: Plan, folder: Path, program: Sequence[str]) -> list[Task]:
             run = planned.cell.run
             job = Job(run, (*program, *planned.words), folder / LOGS / f"{run}.log", here)
             tasks.append(Task(job, planned, shared.get(planned.training or "")))
+    if len(shared) == 1 and all(task.after for task in tasks[1:]) and plan.cells[0].spec.device != "mps":
+        tasks[0].job = replace(tasks[0].job, first=True)
     return tasks
 
 

@@ -42,6 +42,8 @@ class Job:
     """Where it is run."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment."""
+    first: bool = False
+    """Whether all others wait for it: a verb that takes --gpus, and may be given what they would have."""
 
 
 @dataclass(frozen=True)

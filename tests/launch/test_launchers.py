@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from processes import ended, finished, started, wait_for
 from toy_world import World
 
 from lpobench.launch.jobs import Child, Job, last_line
-from lpobench.launch.local import slots_for
+from lpobench.launch.local import Local, slots_for
 from lpobench.plugin import UserError
 from lpobench.records.record import RunRecord
 from lpobench.records.sweep import read_sweeps
@@ -177,6 +179,28 @@ def test_options_of_another_launcher_are_refused(world):
     assert done.returncode == 2
     assert "launcher slurm: AutoExecutor doesn't know any executor named nowhere" in done.stderr
     assert not world.events("begin")
+
+
+@pytest.mark.parametrize(
+    ("slots", "words", "seen"),
+    [
+        ([{"OMP_NUM_THREADS": "1"}] * 3, ["--gpus", "3", "--set", "device=cpu"], ""),
+        ([{"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "4,5"}], ["--gpus", "4"], "0,1,4,5"),
+        ([{}], [], ""),
+    ],
+)
+def test_what_all_others_wait_for_has_all_slots(tmp_path, monkeypatch, slots, words, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    script = "import os, sys; print(sys.argv[1:]); print(os.environ.get('CUDA_VISIBLE_DEVICES', ''))"
+    job = Job("reward", (sys.executable, "-c", script), tmp_path / "log", tmp_path, first=True)
+    with Local(slots) as launcher:
+        launcher.start(job)
+        assert not launcher.room()
+        wait_for(launcher.ended, "the job's end")
+        assert launcher.room()
+        launcher.start(replace(job, name="cell", first=False))
+        assert launcher.room() == (len(slots) > 1)
+    assert job.log.read_text().splitlines()[1:3] == [str(words), seen]
 
 
 def test_slots(monkeypatch):
