@@ -8,6 +8,7 @@ import pytest
 
 from lpobench.ablation.cells import is_complete, plan
 from lpobench.ablation.definition import built_in
+from lpobench.ablation.drive import Drive
 from lpobench.ablation.options import Options
 from lpobench.cli import main
 from lpobench.plugin import MissingAsset, UserError
@@ -86,6 +87,18 @@ def test_values_seeds_and_what_is_shared():
     assert [len(cells) for cells in found.trainings.values()] == [2, 2]  # one model for each seed
     first = next(iter(found.trainings.values()))[0]
     assert shlex.join(first.training_words) == "reward train --set method.min_gap=0.1 --seed 0"
+
+
+def test_the_one_reward_model_that_every_cell_waits_for_comes_first(tmp_path):
+    options = {"train_reward": True, "limit": 1, "values": "0.1,0.2"}
+    one, two = (
+        Drive(planned("threshold", seeds=seeds, **options), tmp_path, None, print).tasks
+        for seeds in ((0,), (0, 1))
+    )
+    assert [(task.job.name[:6], task.job.first) for task in one] == [("reward", True)] + [
+        ("tiny-s", False)
+    ] * 2
+    assert not any(task.job.first for task in two)
 
 
 def test_the_sweeps_name_follows_its_cells():
