@@ -5,12 +5,19 @@ rounded again at once, and makes keys and values of the same prompts anew at eve
 does it walks through all modules of the model: 11 ms of every update at SD 1.5's size.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float
+from peft import LoraConfig
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from lpobench.sampling.switched import Switched
+
+if TYPE_CHECKING:
+    from lpobench.sampling.policy import Lora
+    from lpobench.types import Backbone
 
 
 class LoraLinear(Linear, Switched):
@@ -55,6 +62,27 @@ class LoraLinear(Linear, Switched):
         # base first, as peft has it: gradients of x are summed in the order of the calls
         result, change = base(x), up(down(x))
         return result.add_(change if scale == 1 else change * scale)
+
+
+def add_lora(backbone: "Backbone", lora: "Lora", seed: int) -> list[LoraLinear]:
+    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero).
+
+    Returns those of layers that read the prompts.
+    """
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
+        init_lora_weights=lora.init,
+        target_modules=list(backbone.lora_targets),
+    )
+    config._register_custom_module({nn.Linear: LoraLinear})
+    with torch.random.fork_rng(devices=[backbone.device] if backbone.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        backbone.denoiser.add_adapter(config)
+    for parameter in backbone.denoiser.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    return reading_prompts(backbone.denoiser)
 
 
 def reading_prompts(denoiser: nn.Module) -> list[LoraLinear]:

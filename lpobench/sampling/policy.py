@@ -2,11 +2,10 @@
 
 Policy and reference are one set of weights: LoRA adapters on for the one, off for the other (LPO's released
 code keeps a second copy of the model). Only where all weights are trained, a frozen copy is kept (whole.py), and
-both may be split over the processes (sharded.py).
-Conditional and unconditional branches run as one batch.
+both may be split over the processes (sharded.py). Conditional and unconditional branches run as one batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from lpobench.plugin import UserError
 from lpobench.sampling.once import Once, SharesHalves
+from lpobench.sampling.prompts import EncodedPrompts
 from lpobench.sampling.step import Rule, StepDistribution, transition
 from lpobench.sampling.switched import Switched, switched
 from lpobench.sampling.whole import Whole
@@ -24,11 +24,6 @@ from lpobench.types import Backbone, Conditioning
 if TYPE_CHECKING:
     from lpobench.sampling.lora import LoraLinear
     from lpobench.sampling.sharded import Sharded
-
-CACHED_PROMPTS = 1024
-"""Encoded prompts kept, least recently used first to go; at SDXL's size 315 KB each."""
-REMEMBERED_AT_ONCE = 64
-"""Prompts that `remember` encodes in one batch."""
 
 
 @runtime_checkable
@@ -81,21 +76,23 @@ class Policy:
         self.calls = self.rows = self.decodes = 0
         self.shard: tuple[int, int] = (0, 1)
         self._reference_depth, self._rolling_out = 0, False
-        self._encoded: dict[str, Conditioning] = {}
-        self._remembered: dict[str, Conditioning] = {}
-        self._last: tuple[list[str], Conditioning | None] = ([], None)
+        self._prompts = EncodedPrompts(backbone)
         backbone.denoiser.requires_grad_(False)
         self.whole = parameters == "all"
         self._reading_prompts: list[LoraLinear] = []
         self._switches: list[Switched] = []
         self._sharded: Sharded | None = None
         if self.whole and sharding == "fsdp2":
-            self._sharded = _sharded(backbone, self._idle)
+            from lpobench.sampling import sharded
+
+            self._sharded = sharded.Sharded(backbone, self._idle)
             self._switches = [self._sharded]
         elif self.whole:
             self._switches = [Whole(backbone.denoiser)]
         elif parameters is not None:
-            self._reading_prompts = _add_lora(backbone, parameters, seed)
+            from lpobench.sampling.lora import add_lora
+
+            self._reading_prompts = add_lora(backbone, parameters, seed)
             self._switches = switched(backbone.denoiser)
         self.trained: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
         self._once = backbone.once if isinstance(backbone, SharesHalves) else Once([])
@@ -179,16 +176,11 @@ class Policy:
 
     def conditioning(self, prompts: list[str]) -> Conditioning:
         """Encoded prompts, one row each; each distinct prompt is encoded once, new ones in one batch."""
-        if self._last[1] is None or prompts != self._last[0]:
-            self._last = (list(prompts), self._gather(prompts))
-        return self._last[1]
+        return self._prompts(prompts)
 
     def remember(self, prompts: Iterable[str], device: torch.device | None = None) -> None:
         """Encode prompts now and keep them for good, on `device` or else where the backbone puts them."""
-        unseen = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
-        for start in range(0, len(unseen), REMEMBERED_AT_ONCE):
-            encoded = self._encode(unseen[start : start + REMEMBERED_AT_ONCE])
-            self._remembered |= {p: row if device is None else row.to(device) for p, row in encoded.items()}
+        self._prompts.remember(prompts, device)
 
     @contextmanager
     def reference(self) -> Iterator["Policy"]:
@@ -240,35 +232,11 @@ class Policy:
         for part in self._switches:
             part.as_policy = self._reference_depth == 0
 
-    def _gather(self, prompts: list[str]) -> Conditioning:
-        distinct = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._remembered]
-        self._encoded |= self._encode([prompt for prompt in distinct if prompt not in self._encoded])
-        rows = [(self._remembered if p in self._remembered else self._encoded)[p] for p in prompts]
-        for prompt in distinct:  # most recently used last
-            self._encoded[prompt] = self._encoded.pop(prompt)
-        while len(self._encoded) > CACHED_PROMPTS:
-            del self._encoded[next(iter(self._encoded))]
-        return type(rows[0]).cat(rows).to(self.backbone.device)
-
-    def _encode(self, prompts: list[str]) -> dict[str, Conditioning]:
-        """One row per prompt, of one batch."""
-        if not prompts:
-            return {}
-        with torch.no_grad():
-            rows = self.backbone.encode_prompt(prompts)
-        return {prompt: rows.take(torch.tensor([i])) for i, prompt in enumerate(prompts)}
-
     def _stds(self, num_steps: int) -> tuple[float, ...]:
         grid = self.backbone.schedule.timesteps(num_steps)
         return tuple(
             transition(self.backbone.schedule, grid[:-1], grid[1:], self.rule, self.eta)[2].flatten().tolist()
         )
-
-
-def _sharded(backbone: Backbone, idle: Callable[[], Tensor]) -> "Sharded":
-    from lpobench.sampling.sharded import Sharded
-
-    return Sharded(backbone, idle)
 
 
 def _check_step(rule: Rule, eta: float, backbone: Backbone) -> None:
@@ -280,28 +248,3 @@ def _check_step(rule: Rule, eta: float, backbone: Backbone) -> None:
         raise UserError(
             f"eta {eta}: {rule} needs {'0 <= eta <= 1' if rule in ('ddim', 'cps') else 'eta >= 0'}"
         )
-
-
-def _add_lora(backbone: Backbone, lora: Lora, seed: int) -> "list[LoraLinear]":
-    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero).
-
-    Returns those of layers that read the prompts.
-    """
-    from peft import LoraConfig
-
-    from lpobench.sampling.lora import LoraLinear, reading_prompts
-
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
-        init_lora_weights=lora.init,
-        target_modules=list(backbone.lora_targets),
-    )
-    config._register_custom_module({nn.Linear: LoraLinear})
-    with torch.random.fork_rng(devices=[backbone.device] if backbone.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        backbone.denoiser.add_adapter(config)
-    for parameter in backbone.denoiser.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    return reading_prompts(backbone.denoiser)

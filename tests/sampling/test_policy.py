@@ -56,17 +56,17 @@ def test_each_prompt_is_encoded_once_and_in_one_batch(make_policy, inputs):
 
 
 def test_prompt_cache_is_bounded(make_policy, monkeypatch):
-    monkeypatch.setattr("lpobench.sampling.policy.CACHED_PROMPTS", 3)
+    monkeypatch.setattr("lpobench.sampling.prompts.CACHED", 3)
     policy = make_policy()
     for prompts in (["1", "2"], ["3", "1"], ["4"]):  # 2 is the least recently used
         policy.conditioning(prompts)
-    assert list(policy._encoded) == ["3", "1", "4"]
+    assert list(policy._prompts._recent) == ["3", "1", "4"]
     assert policy.conditioning([str(i) for i in range(5)]).mu.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_remembered_prompts_are_encoded_in_batches_and_never_go(make_policy, monkeypatch):
-    monkeypatch.setattr("lpobench.sampling.policy.CACHED_PROMPTS", 1)
-    monkeypatch.setattr("lpobench.sampling.policy.REMEMBERED_AT_ONCE", 2)
+    monkeypatch.setattr("lpobench.sampling.prompts.CACHED", 1)
+    monkeypatch.setattr("lpobench.sampling.prompts.REMEMBERED_AT_ONCE", 2)
     policy = make_policy()
     encoded, encode = [], policy.backbone.encode_prompt
     policy.backbone.encode_prompt = lambda prompts: (encoded.append(prompts), encode(prompts))[1]
@@ -76,7 +76,7 @@ def test_remembered_prompts_are_encoded_in_batches_and_never_go(make_policy, mon
         seen = policy.conditioning(prompts).mu
     assert seen.tolist() == [3, 0, 5, 2]
     assert encoded == [["", "1"], ["2"], ["3"], ["4"], ["5"]]
-    assert list(policy._encoded) == ["5"]
+    assert list(policy._prompts._recent) == ["5"]
 
 
 def test_only_adapters_are_trainable(make_policy):
