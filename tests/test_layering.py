@@ -39,7 +39,7 @@ ALLOWED = {
     "scoring": {"spec", "types", "sampling", "data", "records", "problems"} | TOOLS,
 }
 """Module or package of the engine -> what else of the engine it may import."""
-RUN = {"run", "prepare", "conclude", "curate", "appraise", "evaluation"}
+RUN = {"run", "prepare", "conclude", "curate", "appraise", "foresee", "evaluation"}
 ALLOWED |= dict.fromkeys(RUN, RUN | ALLOWED.keys())
 ALLOWED["timing"] = {
     "plugin",
@@ -62,6 +62,7 @@ ALLOWED["cli"] = CONFIG | {
     "run",
     "curate",
     "appraise",
+    "foresee",
     "evaluation",
     "records",
     "report",

@@ -11,7 +11,9 @@ from lpobench.cli import options
 from lpobench.cli.curate import Batch
 from lpobench.cli.judges import Noise, Rewards, judges_of
 from lpobench.cli.output import check_writable, columns, say, show, show_json, show_rich
+from lpobench.evaluation.scorers import scorers_of
 from lpobench.launch import torchrun
+from lpobench.slots import DEFAULTS
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -110,3 +112,48 @@ def evaluate(
         return show_json(about)
     show_rich(stack(quality_header(about), quality_sections(found)))
     return say(f"tables and chart are in {out}")
+
+
+@app.command()
+def foresee(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the table and charts go.")],
+    reward: Rewards = None,
+    backbone: options.Backbone = None,
+    evaluators: options.Evaluators = None,
+    prompts: Annotated[int, typer.Option(min=2, metavar="N", help="Prompts of the evaluation.")] = 100,
+    candidates: Annotated[int, typer.Option(min=2, metavar="K", help="Candidates of a step.")] = 4,
+    every: Annotated[int, typer.Option(min=1, metavar="N", help="Look at every N-th step.")] = 3,
+    seed: Noise = 0,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Prompts at a time.")] = 16,
+    overrides: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure rewards where methods use them: on the candidates of a sampling step.
+
+    Every candidate is sampled to its end, and evaluators score the images: how often does a reward rank candidates as
+    their images will be ranked, and what is gained by its choice?
+    """
+    judges = judges_of(
+        reward or [DEFAULTS["reward"]], backbone, overrides, evaluators or DEFAULTS["evaluators"]
+    )
+    scorers = scorers_of(judges.evaluators, None)
+    check_writable(out)
+    from lpobench.foresee import foresee as measure  # torch is imported here
+    from lpobench.report.foresight import foresight_header, foresight_sections
+    from lpobench.report.tables import stack
+
+    about, found = measure(
+        judges.spec,
+        judges.rewards,
+        scorers,
+        out,
+        num_prompts=prompts,
+        num_candidates=candidates,
+        every=every,
+        seed=seed,
+        batch_size=batch,
+    )
+    if as_json:
+        return show_json(about)
+    show_rich(stack(foresight_header(about), foresight_sections(found)))
+    return say(f"the table and charts are in {out}")
