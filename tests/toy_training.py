@@ -66,6 +66,7 @@ class ToyPolicy:
     backbone: SimpleNamespace
     trained: list[nn.Parameter]
     whole: bool = False
+    split: bool = False
     calls: int = 0
     rows: int = 0
     shard: tuple[int, int] = (0, 1)
@@ -82,6 +83,9 @@ class ToyPolicy:
 
     def rollout(self):
         return nullcontext()
+
+    def ready_for_backward(self, loss):
+        return loss
 
 
 def make_context() -> Context:
