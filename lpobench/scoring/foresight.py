@@ -2,8 +2,8 @@
 
 Each candidate of a fork is sampled to its end at eta 0, and evaluators score the finished images. For every t:
 
-    accuracy   share of a fork's pairs of candidates, those with different images, that the reward ranks as the
-               metric ranks the images; equal rewards count one half
+    accuracy   share of a fork's pairs of candidates, those that end up different in the metric, that the reward
+               ranks as they end up; equal rewards count one half
     gain       the metric of the image of the candidate with the highest reward, less that of the one with the lowest
     most       the same by the metric itself: what no choice at this step can exceed
 
@@ -23,7 +23,7 @@ from jaxtyping import Float64
 
 from lpobench.plugin import UserError
 from lpobench.sampling import Fork, Policy, at_eta_0, forks
-from lpobench.scoring.evaluate import metric_columns, metrics_by_column, score_images
+from lpobench.scoring.evaluate import metric_columns, score_images
 from lpobench.scoring.pair_statistics import mean_and_error
 from lpobench.types import Evaluator, Prompt, RewardModel
 
@@ -106,14 +106,13 @@ def _look(
     )
     images = (policy.decode(finished).float() * 255).round() / 255
     prompts = [Prompt(text, "") for text in fork.noisy.prompts]
-    columns, meaning = metric_columns(evaluators), metrics_by_column(evaluators)
+    columns = metric_columns(evaluators)
     for owner, evaluator in evaluators.items():
         table = score_images(owner, evaluator, images, prompts)
-        for metric in evaluator.metrics:
-            name = columns[owner, metric]
-            sign = 1 if meaning[name].higher_is_better else -1
-            ends = sign * table[metric].to_numpy(float).reshape(shape)
-            found.metrics.setdefault((fork.index, name), []).append(ends)
+        for metric, meaning in evaluator.metrics.items():
+            ends = table[metric].to_numpy(float).reshape(shape)
+            place = fork.index, columns[owner, metric]
+            found.metrics.setdefault(place, []).append(ends if meaning.higher_is_better else -ends)
 
 
 def _compared(scores: Scores, ends: Scores, prompts: np.ndarray) -> dict[str, float]:
