@@ -79,7 +79,7 @@ class Policy:
         self._prompts = EncodedPrompts(backbone)
         backbone.denoiser.requires_grad_(False)
         self.whole = parameters == "all"
-        self._reading_prompts: list[LoraLinear] = []
+        self._adapters: list[LoraLinear] = []
         self._switches: list[Switched] = []
         self._sharded: Sharded | None = None
         if self.whole and sharding == "fsdp2":
@@ -92,7 +92,7 @@ class Policy:
         elif parameters is not None:
             from lpobench.sampling.lora import add_lora
 
-            self._reading_prompts = add_lora(backbone, parameters, seed)
+            self._adapters = add_lora(backbone, parameters, seed)
             self._switches = switched(backbone.denoiser)
         self.trained: list[nn.Parameter] = [p for p in backbone.denoiser.parameters() if p.requires_grad]
         self._once = backbone.once if isinstance(backbone, SharesHalves) else Once([])
@@ -197,7 +197,8 @@ class Policy:
     @contextmanager
     def rollout(self) -> Iterator[None]:
         """Inside, no weight changes and no gradient is wanted, and so nothing is made twice: what attention reads of
-        the prompts is made in the first step only, what no prompt has a part in for one half of a guided batch.
+        the prompts is made in the first step only, what no prompt has a part in for one half of a guided batch, and
+        float32 adapters are added to their weights.
 
         A loss is no place for it: policy and reference have to do the same, to the last bit.
         """
@@ -218,8 +219,8 @@ class Policy:
 
     def _roll(self, on: bool) -> None:
         self._rolling_out = on
-        for layer in self._reading_prompts:
-            layer.keep(on)
+        for layer in self._adapters:
+            layer.roll_out(on)
 
     def _idle(self) -> Tensor:
         """A forward pass of a row that nobody asked for."""
