@@ -10,11 +10,10 @@ from lpobench.data.geneval.demands import (
     TASKS,
     Clause,
     Demands,
-    demands_of,
     parse,
     tags_of,
 )
-from lpobench.data.geneval.prompts import published, rows
+from lpobench.data.geneval.prompts import demands_of, published, rows
 
 __all__ = [
     "COLOURS",

@@ -6,12 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lpobench.plugin import UserError
-
-if TYPE_CHECKING:
-    from lpobench.types import Prompt
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -71,20 +68,6 @@ class Demands:
 def tags_of(demands: Demands) -> dict[str, str]:
     """What a prompt carries: its task, and all of its demands for the judge."""
     return {"task": demands.task, KEY: demands.line()}
-
-
-def demands_of(prompt: Prompt) -> Demands:
-    """By the prompt's tag, else those of the published prompt with this text. Raises UserError."""
-    if (line := prompt.tags.get(KEY)) is not None:
-        return parse(line)
-    from lpobench.data.geneval.prompts import by_text
-
-    if prompt.text in (known := by_text()):
-        return known[prompt.text]
-    raise UserError(
-        f'GenEval knows no demands for the prompt "{prompt.text}"; use the prompts geneval, or a .jsonl file or '
-        "folder with GenEval's metadata"
-    )
 
 
 @cache

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lpobench.data.geneval.demands import Demands, demands_of, parse, tags_of
+from lpobench.data.geneval.demands import Demands, parse, tags_of
+from lpobench.data.geneval.prompts import demands_of
 from lpobench.plugin import MissingAsset, UserError
 
 if TYPE_CHECKING:

@@ -1,4 +1,6 @@
-"""The 553 published prompts, drawn again by the published rule and seed, and checked against the published file."""
+"""The 553 published prompts, drawn again by the published rule and seed, and checked against the published file; and
+what any prompt demands.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,22 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lpobench.data.geneval.demands import COLOURS, NAMES, RELATIONS, Clause, Demands, tags_of
+from lpobench.data.geneval.demands import (
+    COLOURS,
+    KEY,
+    NAMES,
+    RELATIONS,
+    Clause,
+    Demands,
+    parse,
+    tags_of,
+)
 from lpobench.plugin import UserError
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+    from lpobench.types import Prompt
 
 SEED, DRAWS = 43, 100
 SHA256 = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
@@ -54,6 +67,18 @@ def metadata(demands: tuple[Demands, ...]) -> str:
 @cache
 def by_text() -> dict[str, Demands]:
     return {demands.prompt: demands for demands in published()}
+
+
+def demands_of(prompt: Prompt) -> Demands:
+    """By the prompt's tag, else those of the published prompt with this text. Raises UserError."""
+    if (line := prompt.tags.get(KEY)) is not None:
+        return parse(line)
+    if prompt.text in (known := by_text()):
+        return known[prompt.text]
+    raise UserError(
+        f'GenEval knows no demands for the prompt "{prompt.text}"; use the prompts geneval, or a .jsonl file or '
+        "folder with GenEval's metadata"
+    )
 
 
 def _single(name: str) -> Demands:
