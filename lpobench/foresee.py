@@ -18,6 +18,7 @@ from lpobench.plugin import RewardSettings
 from lpobench.prepare import LESS, device_of, dtype_of
 from lpobench.progress import progress
 from lpobench.records.record import write_atomic
+from lpobench.report.drawing import file_name
 from lpobench.report.foresight import foresight_chart
 from lpobench.scoring.foresight import chosen_steps, foresight, look_ahead
 from lpobench.spec import RunSpec
@@ -76,6 +77,6 @@ def foresee(
     write_atomic(out / TABLE, found.to_csv(index=False, lineterminator="\n"))
     note = f"{len(prompts)} prompts, {num_candidates} candidates, {document['backbone']}"
     for metric, rows in found.groupby("metric", sort=False):
-        foresight_chart(str(metric), rows, note).save(out, f"{CHART}-{metric}")
+        foresight_chart(str(metric), rows, note).save(out, f"{CHART}-{file_name(str(metric))}")
     write_atomic(out / SUMMARY, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return document, found

@@ -130,8 +130,8 @@ def foresee(
 ) -> None:
     """Measure rewards where methods use them: on the candidates of a sampling step.
 
-    Every candidate is sampled to its end, and evaluators score the images: how often does a reward rank candidates as
-    their images will be ranked, and what is gained by its choice?
+    Every candidate is sampled to its end, and evaluators score the images, as do the rewards: how often does a reward
+    rank candidates as their images will be ranked, and what is gained by its choice?
     """
     judges = judges_of(
         reward or [DEFAULTS["reward"]], backbone, overrides, evaluators or DEFAULTS["evaluators"]

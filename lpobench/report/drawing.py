@@ -5,6 +5,7 @@ for the same chart.
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
@@ -88,3 +89,8 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         paths.append(folder / f"{name}.{kind}")
         paths[-1].write_bytes(rendered(figure, name, kind))
     return paths
+
+
+def file_name(name: str) -> str:
+    """Without its ending, for a chart of this name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-").lower()

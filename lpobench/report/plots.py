@@ -5,7 +5,6 @@ Drawn from the same comparisons as the tables, and from what the runs logged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def ablation_curves(sweep: Sweep, comparison: Comparison, name: str, title: str)
         )
         drawing.tidy(panel, _titled(column, rows))
         panel.set_xlabel(", ".join(axis.label for axis in sweep.axes), fontsize=8)
-    return Plot(_file(name), f"Ablation {title}", figure)
+    return Plot(drawing.file_name(name), f"Ablation {title}", figure)
 
 
 def training_curves(rows: Sequence[Row], name: str, title: str, named: Name) -> Plot | None:
@@ -116,7 +115,7 @@ def training_curves(rows: Sequence[Row], name: str, title: str, named: Name) -> 
         panel.set_xlabel("update", fontsize=8)
     if len(shown) > 1:
         drawing.legend(figure, axes[0])
-    return Plot(_file(name), title, figure)
+    return Plot(drawing.file_name(name), title, figure)
 
 
 def by_timestep(
@@ -139,7 +138,7 @@ def by_timestep(
     panel.set_xlabel("timestep, from noise to image", fontsize=8)
     panel.set_ylabel(label, fontsize=8)
     drawing.legend(figure, panel)
-    return Plot(_file(name), title, figure)
+    return Plot(drawing.file_name(name), title, figure)
 
 
 def score_against_cost(comparison: Comparison, name: str, title: str, named: Name) -> Plot | None:
@@ -172,7 +171,7 @@ def score_against_cost(comparison: Comparison, name: str, title: str, named: Nam
         drawing.tidy(panel, _titled(column, rows))
         panel.set_xlabel("latents denoised in training", fontsize=8)
     drawing.legend(figure, axes[0])
-    return Plot(_file(name), title, figure)
+    return Plot(drawing.file_name(name), title, figure)
 
 
 def _of(name: str, about: str, comparison: Comparison, named: Name) -> list[Plot | None]:
@@ -241,7 +240,3 @@ def _titled(column: Column, rows: Sequence[Row]) -> str:
 
 def _full_name(row: Row) -> str:
     return " ".join(part for part in (row.backbone, row.method, row.reward, row.setting) if part)
-
-
-def _file(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name).strip("-").lower()

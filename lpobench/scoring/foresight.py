@@ -1,6 +1,7 @@
 """How well rewards foretell what becomes of a step's candidates: measured where methods choose by them.
 
-Each candidate of a fork is sampled to its end at eta 0, and evaluators score the finished images. For every t:
+Each candidate of a fork is sampled to its end at eta 0; evaluators score the finished images, and so do the rewards
+themselves, as one more metric each: what a reward cannot foretell of its own last word, it cannot train. For every t:
 
     accuracy   share of a fork's pairs of candidates, those that end up different in the metric, that the reward
                ranks as they end up; equal rewards count one half
@@ -22,12 +23,14 @@ import torch
 from jaxtyping import Float64
 
 from lpobench.plugin import UserError
-from lpobench.sampling import Fork, Policy, at_eta_0, forks
+from lpobench.sampling import Fork, Noisy, Policy, at_eta_0, forks
 from lpobench.scoring.evaluate import metric_columns, score_images
 from lpobench.scoring.pair_statistics import mean_and_error
 from lpobench.types import Evaluator, Prompt, RewardModel
 
 Scores = Float64[np.ndarray, "k prompts"]
+FINISHED = ", finished"
+"""After a reward's name: its own score of the finished images, as a metric."""
 
 
 @dataclass
@@ -98,13 +101,15 @@ def _look(
     policy: Policy,
 ) -> None:
     shape = fork.candidates.shape[:2]
-    for name, reward in rewards.items():
-        scores = reward.score(fork.noisy).double().cpu().numpy().reshape(shape)
-        found.rewards.setdefault((fork.index, name), []).append(scores)
-    finished = at_eta_0(
+    latents = at_eta_0(
         policy, fork.candidates.flatten(0, 1), fork.noisy.prompts, policy.grid[fork.index + 1 :]
     )
-    images = (policy.decode(finished).float() * 255).round() / 255
+    ended = Noisy.finished(latents, fork.noisy.prompts, policy)
+    for name, reward in rewards.items():
+        now, then = (reward.score(rows).double().cpu().numpy().reshape(shape) for rows in (fork.noisy, ended))
+        found.rewards.setdefault((fork.index, name), []).append(now)
+        found.metrics.setdefault((fork.index, f"{name}{FINISHED}"), []).append(then)
+    images = (ended.images.float() * 255).round() / 255
     prompts = [Prompt(text, "") for text in fork.noisy.prompts]
     columns = metric_columns(evaluators)
     for owner, evaluator in evaluators.items():

@@ -46,11 +46,18 @@ def test_who_sees_the_end_who_sees_its_opposite_and_who_sees_nothing(cli, here):
         assert worst["gain"] == pytest.approx(-best["gain"])
         assert 60 < best["pairs"] <= 11 * 6
         assert found.loc["distance", "brighter", t]["accuracy"] == pytest.approx(best["accuracy"])
+        own, opposite = (found.loc["brighter,sign=-1, finished", name, t] for name in rewards[1::-1])
+        assert own["accuracy"] > 0.9
+        assert opposite["accuracy"] == pytest.approx(1 - own["accuracy"])
+        assert found.loc["constant, finished", "brighter", t]["pairs"] == 0
     assert sorted(path.name for path in (here / "out").iterdir()) == sorted(
         ["foresight.csv", "summary.json"]
         + [
             f"foresight-{metric}.{kind}"
-            for metric in ("bright", "distance", "light")
+            for metric in (
+                *("bright", "distance", "light"),
+                *("brighter-finished", "brighter-sign--1-finished", "constant-finished"),
+            )
             for kind in ("png", "svg")
         ]
     )
