@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lpobench.sampling.policy import Lora
     from lpobench.types import Backbone
 
-
 READS_PROMPTS = ("attn2.to_k", "attn2.to_v")
 """What makes a UNet's keys and values of the prompt, whose input is the same at every step."""
 
@@ -86,7 +85,7 @@ class LoraLinear(Linear, Switched):
 
 
 def add_lora(backbone: "Backbone", lora: "Lora", seed: int) -> list[LoraLinear]:
-    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero)."""
+    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero); returns their layers."""
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
@@ -100,9 +99,8 @@ def add_lora(backbone: "Backbone", lora: "Lora", seed: int) -> list[LoraLinear]:
     for parameter in backbone.denoiser.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    layers = {
-        name: module for name, module in backbone.denoiser.named_modules() if isinstance(module, LoraLinear)
-    }
+    named = backbone.denoiser.named_modules()
+    layers = {name: module for name, module in named if isinstance(module, LoraLinear)}
     for name, layer in layers.items():
         layer.reads_prompts = name.endswith(READS_PROMPTS)
     return list(layers.values())
