@@ -85,7 +85,7 @@ class LoraLinear(Linear, Switched):
 
 
 def add_lora(backbone: "Backbone", lora: "Lora", seed: int) -> list[LoraLinear]:
-    """Trainable float32 adapters, an exact no-op until the first update (lora_B starts at zero); returns their layers."""
+    """The layers of new, trainable float32 adapters: an exact no-op until the first update (lora_B starts at zero)."""
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.rank if lora.alpha is None else lora.alpha,
