@@ -65,6 +65,12 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 TimestepRange = Annotated[tuple[float, float], AfterValidator(_ascending)]
 """Two timesteps, ends included."""
 
+Strategy = Annotated[
+    Literal["none", "1", "2", "3"],
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+]
+"""A filter of preference pairs (lpobench/data/mpcf.py); a number may be given bare."""
+
 
 class Settings(BaseModel):
     """Frozen, closed to unknown keys, documented by the string under each field."""

@@ -8,16 +8,15 @@ units says how large one published unit is there (`LatentPairs.meta.gap_units`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lpobench.plugin import UserError
+from lpobench.plugin import Strategy, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Strategy = Literal["none", "1", "2", "3"]
 GAPS = ("aesthetic_gap", "clipscore_gap", "vqascore_gap")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lpobench.plugin import Names, RewardSettings, Settings
+from lpobench.plugin import Names, RewardSettings, Settings, Strategy
 from rewards.dina.config import DiNaConfig, read_config, weight_files
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class DiNaTraining(Settings):
     posterior: Literal["mean", "sample"] = "mean"
     """Latents of the images: the posterior's mean, or a fresh draw each time, which needs a latent cache or the
     images."""
-    mpcf: Literal["none", "1", "2", "3"] = "none"
+    mpcf: Strategy = "none"
     """Filter of the training pairs, see lpobench/data/mpcf.py (published: none)."""
     validate_every: int = Field(200, ge=1)
     """Steps between validations; the most accurate weights are kept (published: the last)."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from lpobench.plugin import Names, RewardSettings, Settings, UserError
+from lpobench.plugin import Names, RewardSettings, Settings, Strategy, UserError
 from rewards.lrm.config import PUBLISHED_VFE_SCALE, LRMConfig, read_config, weight_files
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class LRMTraining(Settings):
     posterior: Literal["mean", "sample"] = "mean"
     """Latents of the images: the posterior's mean, or a fresh draw each time (published), which needs a latent
     cache or the images; a folder of latents keeps means."""
-    mpcf: Literal["none", "1", "2", "3"] = "none"
+    mpcf: Strategy = "none"
     """Filter of the training pairs, see lpobench/data/mpcf.py (published: 2)."""
     validate_every: int = Field(200, ge=1)
     """Steps between validations; the most accurate weights are kept (published: the last)."""

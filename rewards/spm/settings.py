@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from lpobench.data.shipped import shipped
-from lpobench.plugin import MissingAsset, Names, RewardSettings, Settings
+from lpobench.plugin import MissingAsset, Names, RewardSettings, Settings, Strategy
 from rewards.spm.config import WEIGHTS, SPMConfig, is_released, read_config
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class SPMTraining(Settings):
     posterior: Literal["mean", "sample"] = "mean"
     """Latents of the images: the posterior's mean, or, without a bank, a fresh draw each time (published), which
     needs a latent cache or the images; a folder of latents keeps means."""
-    mpcf: Literal["none", "1", "2", "3"] = "none"
+    mpcf: Strategy = "none"
     """Filter of the training pairs, see lpobench/data/mpcf.py (published: none)."""
     validate_every: int = Field(250, ge=1)
     """Steps between validations; the most accurate weights are kept (published: the last)."""

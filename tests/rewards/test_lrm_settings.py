@@ -36,6 +36,13 @@ assert not {{"torch", "transformers", "diffusers", "pandas"}} & set(sys.modules)
     worked(["-c", code])
 
 
+def test_a_filter_may_be_a_number():
+    assert LRM(training={"mpcf": 2}) == LRM(training={"mpcf": "2"})
+    for wrong in (4, True, 2.0):
+        with pytest.raises(ValueError, match=f"{wrong}"):
+            LRM(training={"mpcf": wrong})
+
+
 def test_json_round_trip(folder):
     for settings in (LRM(), LRM(weights=folder, vfe_scale=1, pairs="one")):
         assert LRM.model_validate_json(settings.model_dump_json()) == settings
