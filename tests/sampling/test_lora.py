@@ -213,8 +213,10 @@ def test_an_adapter_stays_apart_where_one_matrix_would_not_hold_it(how):
 
 
 @torch.no_grad()
-def test_a_rollout_reads_each_prompt_once_and_comes_out_the_same():
-    """Keys and values of a prompt are made in the first step of 5, and again after the weights have changed."""
+def test_a_rollout_reads_each_prompt_once_and_comes_out_the_same(monkeypatch):
+    """Keys and values of a prompt are made in the first step of 5, and again after the weights have changed: equal to
+    the last bit where adapters stay apart, to float32's rounding where they are added to their weights.
+    """
     backbone = registry.get("backbones", "tiny-sd15")().load(torch.device("cpu"), torch.float32)
     sampling = SimpleNamespace(num_steps=5, guidance_scale=5.0, rule="ddim", eta=1.0)
     policy = Policy(backbone, sampling, SimpleNamespace(rank=2, alpha=None, init="gaussian"))
@@ -235,6 +237,10 @@ def test_a_rollout_reads_each_prompt_once_and_comes_out_the_same():
         plain = latents()
         assert len(made) == 5 * len(reading)
         with policy.rollout():
-            kept = latents()
+            joined = latents()
         assert len(made) == len(reading)
-        torch.testing.assert_close(kept, plain, rtol=1e-4, atol=1e-4)
+        assert (joined - plain).norm() < 1e-5 * plain.norm()
+        with policy.rollout(), monkeypatch.context() as patched:
+            patched.setattr(LoraLinear, "_joins", lambda layer, x: False)
+            kept = latents()
+        assert torch.equal(kept, plain)

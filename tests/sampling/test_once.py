@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 
 from lpobench import registry
 from lpobench.sampling import Policy
+from lpobench.sampling.lora import LoraLinear
 from lpobench.sampling.once import Once, before_text
 
 GUIDED = SimpleNamespace(num_steps=20, guidance_scale=5.0, rule="ddim", eta=1.0)
@@ -80,9 +81,12 @@ def test_where_the_prompt_joins_the_timestep_there_is_nothing_to_share():
 
 
 @torch.no_grad()
-def test_guided_images_are_the_same_on_tiny_sd15():
+def test_guided_images_are_the_same_on_tiny_sd15(monkeypatch):
+    monkeypatch.setattr(LoraLinear, "_joins", lambda layer, x: False)  # adding adapters to weights rounds
     backbone = registry.get("backbones", "tiny-sd15")().load(torch.device("cpu"), torch.float32)
-    policy = Policy(backbone, GUIDED)
+    policy = Policy(backbone, GUIDED, SimpleNamespace(rank=2, alpha=None, init="gaussian"))
+    for parameter in policy.trained:
+        torch.nn.init.normal_(parameter, std=0.05)
     drawn = torch.randn((16, *backbone.latent_shape), generator=torch.Generator().manual_seed(1))
     given = drawn, torch.full((16,), 401.0), ["a red circle", "two blue stars"] * 8
     rows = seen_rows(backbone.unet)
